@@ -8,10 +8,12 @@ torch only; Triton is imported at the first launch. It does not know engines, mo
 from __future__ import annotations
 
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
+from tte_kernels.rms_norm import rms_norm
 
 __all__ = [
     "KernelBackendError",
     "KernelError",
     "KernelInputError",
     "KernelTypeError",
+    "rms_norm",
 ]
