@@ -26,7 +26,6 @@ class _Config:
 # Keyed by BLOCK_C. Eight bf16 elements a thread make one 128-bit load an operand up to 4096, sixteen above.
 # Compiled and gated, unmeasured on hardware.
 _CONFIGS: dict[int, _Config] = {
-    128: _Config(1),
     256: _Config(1),
     512: _Config(2),
     1024: _Config(4),
@@ -80,7 +79,7 @@ def launch(
     y = torch.empty((num_tokens, dim), dtype=x.dtype, device=x.device)
     residual_out = x if residual is None else torch.empty_like(y)
     if num_tokens:
-        block_c = max(128, triton.next_power_of_2(dim))
+        block_c = max(256, triton.next_power_of_2(dim))
         config = _CONFIGS[block_c]
         rms_norm_kernel[(num_tokens,)](
             x,
