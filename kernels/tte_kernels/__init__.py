@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
 from tte_kernels.rms_norm import rms_norm
+from tte_kernels.rope_write_kv import rope_write_kv
 
 __all__ = [
     "KernelBackendError",
@@ -16,4 +17,5 @@ __all__ = [
     "KernelInputError",
     "KernelTypeError",
     "rms_norm",
+    "rope_write_kv",
 ]
