@@ -1,0 +1,128 @@
+"""What the engine may be told, frozen, and resolved once: every "auto" becomes a fact in `resolve`.
+
+Knows devices and sizes; knows nothing of requests, recipes or pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+
+from tte_runtime.errors import OptionError, one_of
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Options of the engine.
+
+    Attributes:
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
+        max_context: most tokens of one request, prompt, trace and suffix together; "auto" is the model's
+            own limit, capped at 32,768.
+        kv_cache_tokens: tokens the paged KV cache holds, all requests and the prefix cache together;
+            "auto" is 64k tokens or 1 GiB (8 GiB on CUDA), whichever is less, and at least one full context.
+        max_batch_size: most requests in work at once, and most rows of a decode step.
+        max_prefill_tokens: most prompt tokens of one prefill step; longer prompts are cut into chunks.
+        prefix_cache: keep pages of finished prompts and find them again by content.
+        vision_cache_mb: MiB of picture features kept by content; 0 keeps none.
+        preprocess_workers: threads that decode and resize pictures beside the engine's loop.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    max_context: int | Literal["auto"] = "auto"
+    kv_cache_tokens: int | Literal["auto"] = "auto"
+    max_batch_size: int = 32
+    max_prefill_tokens: int = 512
+    prefix_cache: bool = True
+    vision_cache_mb: int = 256
+    preprocess_workers: int = 4
+
+    @classmethod
+    def from_options(cls, **options: Any) -> EngineConfig:
+        """A config from keyword options; raises OptionError for unknown names, listing the known ones."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise OptionError(one_of("option", name, known))
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_prefill_tokens", "preprocess_workers"):
+            _require_positive(name, getattr(self, name))
+        for name in ("max_context", "kv_cache_tokens"):
+            if getattr(self, name) != "auto":
+                _require_positive(name, getattr(self, name))
+        if self.vision_cache_mb < 0:
+            raise OptionError(f"vision_cache_mb must be >= 0, got {self.vision_cache_mb}. Use 0 to keep none.")
+        if self.dtype != "auto" and self.dtype not in DTYPES:
+            raise OptionError(one_of("dtype", self.dtype, ["auto", *DTYPES]))
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The resolved dtype of weights and activations."""
+        assert self.dtype != "auto", "resolve() the config first"
+        return DTYPES[self.dtype]
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of the pool, scratch page 0 included."""
+        assert self.kv_cache_tokens != "auto", "resolve() the config first"
+        return 1 + -(-self.kv_cache_tokens // PAGE_SIZE)
+
+    def resolve(self, *, model_context: int, bytes_per_token: int) -> EngineConfig:
+        """A copy in which every "auto" is a fact.
+
+        Args:
+            model_context: longest context the checkpoint declares, in tokens.
+            bytes_per_token: bytes of keys, values and taps that one cached token takes in float32; halved
+                here for 16-bit dtypes.
+
+        Raises:
+            OptionError: the device is unknown or absent, or the cache cannot hold one context.
+        """
+        device = _resolve_device(self.device)
+        on_gpu = device.startswith("cuda")
+        dtype = self.dtype if self.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
+        context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
+        if context > model_context:
+            raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
+        cache = self.kv_cache_tokens
+        if cache == "auto":
+            budget = (8 if on_gpu else 1) * 2**30
+            per_token = bytes_per_token if dtype == "float32" else bytes_per_token // 2
+            cache = max(context, min(64 * 1024, budget // per_token))
+        return replace(self, device=device, dtype=dtype, max_context=context, kv_cache_tokens=cache)
+
+    def describe(self) -> str:
+        """One line that says what runs, for logs and `tte env`."""
+        return (
+            f"device={self.device} dtype={self.dtype} context={self.max_context} "
+            f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
+            f"prefix_cache={'on' if self.prefix_cache else 'off'}"
+        )
+
+
+def _require_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise OptionError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def _resolve_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise OptionError(f"unknown device {device!r}. Known: auto, cpu, cuda, cuda:N.") from error
+    if kind not in ("cpu", "cuda"):
+        raise OptionError(one_of("device", device, ["auto", "cpu", "cuda", "cuda:N"]))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise OptionError(f"device {device!r} was asked for, but torch sees no CUDA device. Use device=\"cpu\".")
+    return device

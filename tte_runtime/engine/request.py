@@ -1,0 +1,132 @@
+"""The engine's contract: what a request is made of and what comes back. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tte_runtime.types import Counts, FinishReason, ForcedBy, Priority, Timings
+
+ReadoutKind = Literal["last", "marker", "mean", "head"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Which states become the vector.
+
+    Attributes:
+        kind: "last" token fed, "marker" at prompt position `position`, "mean" of the prompt and all that was fed,
+            or "head" over the tapped states of all tokens, read at the last.
+        normalize: divide by the L2 norm.
+    """
+
+    kind: ReadoutKind = "last"
+    position: int | None = None
+    normalize: bool = True
+
+    def first_needed(self, prompt_len: int) -> int:
+        """The first prompt position whose state is needed; a prefix hit must stop before it."""
+        if self.kind == "mean":
+            return 0
+        if self.kind == "marker":
+            assert self.position is not None
+            return self.position
+        return prompt_len - 1  # at least one token is always computed; taps are kept beside the pages
+
+
+@dataclass(frozen=True)
+class MediaSpan:
+    """A run of placeholder tokens that stands for one picture.
+
+    Attributes:
+        start, length: the tokens, in the prompt.
+        key: everything that decides the features, as bytes: pixels, grid, backend.
+        handle: what the engine's `features` callable needs to make them; opaque here.
+    """
+
+    start: int
+    length: int
+    key: bytes
+    handle: Hashable
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How trace tokens are drawn; see `tte_runtime.types.Think`."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    trace_index: int = 0
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One request as the engine sees it.
+
+    Attributes:
+        prompt_ids: token ids, placeholders of pictures included.
+        positions: int64 [3, len(prompt_ids)].
+        position_delta: token i after the prompt stands at position i + delta.
+        media: spans of placeholders, in order.
+        max_trace_tokens: most tokens to sample; 0 embeds without a trace.
+        stop_ids: ids that end the trace; the one sampled is fed like any other.
+        close_ids: fed first when a limit ends the trace in the stop token's stead.
+        suffix_ids: always fed last.
+        deadline: `time.perf_counter()` value at which the trace is closed; `None` for none.
+        arrival: `time.perf_counter()` value at which the caller asked.
+        preprocess_ms: what preparing the request took, for its timings.
+    """
+
+    prompt_ids: tuple[int, ...]
+    positions: torch.Tensor
+    position_delta: int
+    media: tuple[MediaSpan, ...] = ()
+    max_trace_tokens: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    close_ids: tuple[int, ...] = ()
+    suffix_ids: tuple[int, ...] = ()
+    sampling: Sampling = Sampling()
+    readout: Readout = Readout()
+    priority: Priority = "interactive"
+    deadline: float | None = None
+    arrival: float = 0.0
+    preprocess_ms: float = 0.0
+
+    @property
+    def max_len(self) -> int:
+        """Most tokens the request can come to hold."""
+        return len(self.prompt_ids) + self.max_trace_tokens + len(self.close_ids) + len(self.suffix_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class EngineResult:
+    """What the engine gives back: the vector, float32 [E], and how it came about."""
+
+    vector: NDArray[np.float32]
+    trace_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    forced_by: ForcedBy | None
+    counts: Counts
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a request's news go; called on the engine's thread, so the callables must be quick.
+
+    Attributes:
+        on_token: a trace token was sampled: (index, id).
+        on_result: the request is done.
+        on_error: the request failed; nothing else comes.
+    """
+
+    on_result: Callable[[EngineResult], None]
+    on_error: Callable[[Exception], None]
+    on_token: Callable[[int, int], None] = field(default=lambda index, token: None)

@@ -1,0 +1,89 @@
+"""The errors a user can meet, all under one root. Each message gives the value, the rule and the remedy.
+
+    TteError
+    ├── OptionError        an option is unknown or out of range                  (ValueError)
+    ├── InputError         a request cannot be embedded as given                 (ValueError)
+    │   ├── PictureError   a picture is missing, broken or of an unknown kind
+    │   └── ContextError   a prompt does not fit the model's context or the cache
+    ├── CheckpointError    a folder is no checkpoint, or its parts disagree      (ValueError)
+    │   ├── UnsupportedModelError   a model family we have no decoder for
+    │   └── RecipeError             no recipe fits, or the recipe does not fit the checkpoint
+    ├── IndexFileError     an index is missing, broken or of another fingerprint (ValueError)
+    ├── MissingExtraError  an optional dependency is not installed               (ImportError)
+    ├── EngineError        the engine failed while it worked on a request        (RuntimeError)
+    └── BatchError         some requests of a batch failed; carries the results of the others
+
+This file knows nothing of torch, models or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class TteError(Exception):
+    """Root of every error that tte-runtime raises on purpose."""
+
+
+class OptionError(TteError, ValueError):
+    """An option is unknown or out of its range."""
+
+
+class InputError(TteError, ValueError):
+    """A request cannot be embedded as given: it is empty, or of an unknown form."""
+
+
+class PictureError(InputError):
+    """A picture is missing, broken, or of a kind that cannot be read."""
+
+
+class ContextError(InputError):
+    """A prompt, with the trace it may write, does not fit the context or the KV cache."""
+
+
+class CheckpointError(TteError, ValueError):
+    """A folder is no checkpoint, or its files do not fit together."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """The checkpoint is of a model family that the runtime has no decoder for."""
+
+
+class RecipeError(CheckpointError):
+    """No recipe fits the checkpoint, or the named one does not."""
+
+
+class IndexFileError(TteError, ValueError):
+    """An index on disk is missing, broken, or was built by another model."""
+
+
+class MissingExtraError(TteError, ImportError):
+    """An optional dependency is needed; the message has the install command."""
+
+
+class EngineError(TteError, RuntimeError):
+    """The engine failed while working on a request; other requests are not touched."""
+
+
+class BatchError(TteError):
+    """Some requests of a batch failed. Nothing of the others is lost.
+
+    Attributes:
+        results: one entry a request, in order; `None` where the request failed.
+        errors: the error of every failed request, by its index in the batch.
+    """
+
+    def __init__(self, results: Sequence[Any], errors: Mapping[int, Exception]) -> None:
+        self.results = list(results)
+        self.errors = dict(errors)
+        index, first = next(iter(self.errors.items()))
+        super().__init__(
+            f"{len(self.errors)} of {len(self.results)} requests failed; the first is request {index}: {first} "
+            'The others are in `.results`. Use errors="return" to get the errors in their places instead.'
+        )
+
+
+def one_of(kind: str, value: object, known: Sequence[str]) -> str:
+    """The sentence for a name that is not among the known ones."""
+    return f"unknown {kind} {value!r}. Known: {', '.join(known)}."

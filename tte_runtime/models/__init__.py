@@ -1,0 +1,4 @@
+"""Models: one decoder for all families, weights straight into merged tensors, and the vision towers.
+
+Knows nothing of scheduling, requests or recipes.
+"""

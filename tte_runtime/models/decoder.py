@@ -1,0 +1,184 @@
+"""The decoder: one implementation for all families, flags in `DecoderSpec`, keys and values in pages.
+
+Weights are merged (q, k, v in one matrix, gate and up in one) and read straight from safetensors. A forward
+runs a *step*: either new tokens of several prompts without padding (prefill), or rows of one token (decode).
+Knows nothing of scheduling, sampling or readouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from tte_runtime.models.rope import Rope
+from tte_runtime.models.spec import DecoderSpec
+from tte_runtime.models.weights import TensorFiles
+from tte_runtime.ops import Ops, StepLayout
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One decoder layer. Shapes: C model dim, F intermediate size, O = (H + 2K) * D."""
+
+    input_norm: torch.Tensor  # [C]
+    qkv: torch.Tensor  # [O, C]
+    qkv_bias: torch.Tensor | None  # [O]
+    out: torch.Tensor  # [C, H * D]
+    post_norm: torch.Tensor  # [C]
+    gate_up: torch.Tensor  # [2F, C]
+    down: torch.Tensor  # [C, F]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where to keep the hidden states of one layer: states *after* `layer` layers go to `pages` by slot."""
+
+    layer: int
+    pages: torch.Tensor  # [N * 16, C]
+
+
+def load_layer(
+    files: TensorFiles, prefix: str, spec: DecoderSpec, place: Callable[[torch.Tensor], torch.Tensor]
+) -> LayerWeights:
+    """The layer whose tensors stand under `prefix`, merged and placed."""
+    s = spec
+    sizes = {"q": s.num_heads * s.head_dim, "k": s.num_kv_heads * s.head_dim, "v": s.num_kv_heads * s.head_dim}
+
+    def get(name: str, *shape: int) -> torch.Tensor:
+        return files.get(f"{prefix}{name}", shape)
+
+    def merged_bias() -> torch.Tensor | None:
+        if not s.qkv_bias:
+            return None
+        return place(torch.cat([get(f"self_attn.{x}_proj.bias", n) for x, n in sizes.items()]))
+
+    return LayerWeights(
+        input_norm=place(get("input_layernorm.weight", s.hidden_size)),
+        qkv=place(torch.cat([get(f"self_attn.{x}_proj.weight", n, s.hidden_size) for x, n in sizes.items()])),
+        qkv_bias=merged_bias(),
+        out=place(get("self_attn.o_proj.weight", s.hidden_size, sizes["q"])),
+        post_norm=place(get("post_attention_layernorm.weight", s.hidden_size)),
+        gate_up=place(
+            torch.cat([get(f"mlp.{x}_proj.weight", s.intermediate_size, s.hidden_size) for x in ("gate", "up")])
+        ),
+        down=place(get("mlp.down_proj.weight", s.hidden_size, s.intermediate_size)),
+    )
+
+
+class LayerStack:
+    """Decoder layers over paged keys and values; the backbone and the embedding head are both one.
+
+    Args:
+        spec: shapes and flags.
+        layers: the weights, in order.
+        ops: the kernels to run on.
+    """
+
+    def __init__(self, spec: DecoderSpec, layers: list[LayerWeights], ops: Ops) -> None:
+        self.spec = spec
+        self.layers = layers
+        self.ops = ops
+        self.rope = Rope(spec, layers[0].qkv.device if layers else "cpu")
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        layout: StepLayout,
+        kv_pages: torch.Tensor,
+        taps: Taps | None = None,
+    ) -> torch.Tensor:
+        """Run all layers; keys, values (and tapped states) of the new tokens are written to their slots.
+
+        Args:
+            hidden: [T, C], the new tokens' input states.
+            positions: int64 [3, T].
+            layout: which tokens belong to which sequence, and where its pages are.
+            kv_pages: [num layers, 2, N, K, 16, D].
+            taps: keep the states after a layer.
+
+        Returns:
+            [T, C], before the final norm.
+        """
+        cos, sin = self.rope(positions)
+        for index, weights in enumerate(self.layers):
+            if taps is not None and taps.layer == index:
+                taps.pages[layout.slots] = hidden
+            hidden = self._layer(weights, hidden, cos, sin, layout, kv_pages[index])
+        if taps is not None and taps.layer == len(self.layers):
+            taps.pages[layout.slots] = hidden
+        return hidden
+
+    def _layer(
+        self,
+        w: LayerWeights,
+        hidden: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        layout: StepLayout,
+        pages: torch.Tensor,
+    ) -> torch.Tensor:
+        spec, ops = self.spec, self.ops
+        qkv = ops.norm_linear(hidden, w.input_norm, spec.norm_eps, w.qkv, w.qkv_bias, layout)
+        q = ops.rope_write_kv(qkv, cos, sin, pages, layout.slots, num_heads=spec.num_heads)
+        mixed = ops.attention(q, pages, layout, scale=spec.head_dim**-0.5)
+        hidden = ops.linear_residual(mixed.flatten(1), w.out, hidden, layout)
+        gated = ops.norm_swiglu(hidden, w.post_norm, spec.norm_eps, w.gate_up, layout)
+        return ops.linear_residual(gated, w.down, hidden, layout)
+
+
+class Decoder(LayerStack):
+    """A language model: embeddings, layers, final norm, output embeddings.
+
+    Args:
+        spec: shapes and flags.
+        layers: the weights, in order.
+        embed: [V, C]. norm: [C]. lm_head: [V, C], the same tensor as `embed` where tied.
+        ops: the kernels to run on.
+    """
+
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        layers: list[LayerWeights],
+        embed: torch.Tensor,
+        norm: torch.Tensor,
+        lm_head: torch.Tensor,
+        ops: Ops,
+    ) -> None:
+        super().__init__(spec, layers, ops)
+        self.embed = embed
+        self.norm = norm
+        self.lm_head = lm_head
+
+    @classmethod
+    def load(
+        cls, files: TensorFiles, spec: DecoderSpec, ops: Ops, *, device: str, dtype: torch.dtype
+    ) -> Decoder:
+        """Read a checkpoint's decoder; raises CheckpointError where a tensor is absent or of another shape."""
+
+        def place(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device=device, dtype=dtype).contiguous()
+
+        prefix = files.prefix(spec.prefixes, "embed_tokens.weight")
+        vocab = (spec.vocab_size, spec.hidden_size)
+        embed = place(files.get(prefix + "embed_tokens.weight", vocab))
+        return cls(
+            spec=spec,
+            layers=[load_layer(files, f"{prefix}layers.{i}.", spec, place) for i in range(spec.num_layers)],
+            embed=embed,
+            norm=place(files.get(prefix + "norm.weight", (spec.hidden_size,))),
+            lm_head=embed if spec.tied else place(files.get("lm_head.weight", vocab)),
+            ops=ops,
+        )
+
+    def new_pages(self, num_pages: int) -> torch.Tensor:
+        """An empty page pool: [L, 2, num_pages, K, 16, D]."""
+        s = self.spec
+        return self.embed.new_zeros(s.num_layers, 2, num_pages, s.num_kv_heads, 16, s.head_dim)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 [S, V] of states before the final norm, [S, C]."""
+        return self.ops.lm_head(hidden, self.norm, self.spec.norm_eps, self.lm_head)

@@ -1,0 +1,74 @@
+"""The vision tower of a checkpoint: transformers' own module, run one picture or a batch at a time.
+
+Knows patches and grids; knows nothing of prompts, caches or files of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+from tte_runtime.errors import CheckpointError
+from tte_runtime.models.weights import TensorFiles
+
+TOWERS = {"qwen2_vl": Qwen2VisionTransformerPretrainedModel}
+PREFIXES = ("model.visual.", "visual.")
+
+
+class VisionTower:
+    """Patches in, merged features out.
+
+    Args:
+        config: the checkpoint's transformers config.
+        files: its tensors.
+        device: where the tower runs.
+        dtype: its weights and activations.
+
+    Raises:
+        CheckpointError: the tower's tensors are not all there.
+    """
+
+    def __init__(self, config: Any, files: TensorFiles, *, device: str, dtype: torch.dtype) -> None:
+        vision = config.vision_config
+        vision._attn_implementation = "sdpa"
+        with torch.device("meta"):
+            tower = TOWERS[config.model_type](vision)
+        prefix = files.prefix(PREFIXES, "patch_embed.proj.weight")
+        state = {name: tensor.to(device, dtype) for name, tensor in files.state_dict(prefix).items()}
+        try:
+            tower.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"the vision tower does not fit its config: {error}") from error
+        # Buffers are not in the file and were made on the meta device: the rotary frequencies are made again.
+        tower.rotary_pos_emb = type(tower.rotary_pos_emb)(*_rotary_arguments(tower, vision)).to(device)
+        self._tower = tower.eval().requires_grad_(False)
+        self._merge = vision.spatial_merge_size**2
+        self._device, self._dtype = device, dtype
+
+    @torch.inference_mode()
+    def encode(self, pixels: Sequence[torch.Tensor], grids: Sequence[tuple[int, int, int]]) -> list[torch.Tensor]:
+        """Merged features of pictures.
+
+        Args:
+            pixels: patches of every picture, float32 [t * h * w, patch values].
+            grids: (t, h, w) in patches, before merging.
+
+        Returns:
+            one [t * h * w / merge**2, C] a picture, in the decoder's dtype.
+        """
+        if not pixels:
+            return []
+        patches = torch.cat(list(pixels)).to(self._device, self._dtype)
+        output = self._tower(patches, grid_thw=torch.tensor(grids, device=self._device))
+        merged = getattr(output, "pooler_output", output)  # a bare tensor before transformers 5.13
+        return list(merged.split([t * h * w // self._merge for t, h, w in grids]))
+
+
+def _rotary_arguments(tower: Any, config: Any) -> tuple[Any, ...]:
+    """Constructor arguments of the tower's rotary module, which changed between transformers releases."""
+    if hasattr(tower.rotary_pos_emb, "config"):
+        return (config,)
+    return (config.embed_dim // config.num_heads // 2,)

@@ -1,0 +1,211 @@
+"""The seam: what the decoder, the heads and the sampler ask of the hardware, and the only file to import tte_kernels.
+
+`TorchOps` runs anywhere and is what a CPU runs. Signatures are those of the Triton kernels, so that a kernel can
+take a method's place without its caller noticing. Knows tensors; knows no model, request or recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tte_kernels.sample.reference import sample_logits
+
+PAGE_SIZE = 16
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """How the T new tokens of a step lie: which sequence each belongs to and where its pages are.
+
+    A decode step has one token a row, so S = T. The host keeps its own copy of the lengths, so that nothing waits.
+
+    Attributes:
+        decode: every sequence has one new token and takes the decode path.
+        slots: int64 [T], page * 16 + offset of every new token.
+        page_table: int32 [S, P], pages of every sequence in order, padded with the scratch page 0.
+        cu_seqlens: int32 [S + 1], where every sequence's new tokens begin.
+        kv_lens: int32 [S], tokens of every sequence once this step's are written.
+        query_lens_host, kv_lens_host: the same lengths as Python integers.
+    """
+
+    decode: bool
+    slots: torch.Tensor
+    page_table: torch.Tensor
+    cu_seqlens: torch.Tensor
+    kv_lens: torch.Tensor
+    query_lens_host: tuple[int, ...]
+    kv_lens_host: tuple[int, ...]
+
+
+class Ops:
+    """Base of the backends: what every one of them must offer. Shapes stand at `TorchOps`."""
+
+    name = "none"
+
+
+class TorchOps(Ops):
+    """Every op in plain torch; the rounding order is that of transformers' Llama family."""
+
+    name = "torch"
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """x / rms(x) in fp32, rounded to x's dtype, times `weight`. [T, C] -> [T, C]."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        return weight * wide.to(x.dtype)
+
+    def norm_linear(
+        self,
+        hidden: torch.Tensor,
+        norm: torch.Tensor,
+        eps: float,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        layout: StepLayout,
+    ) -> torch.Tensor:
+        """Linear of the normed states: [T, C], weight [O, C] -> [T, O]."""
+        return F.linear(self.rms_norm(hidden, norm, eps), weight, bias)
+
+    def norm_swiglu(
+        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: torch.Tensor, layout: StepLayout
+    ) -> torch.Tensor:
+        """silu(gate) * up of the normed states: [T, C], gate_up [2F, C] -> [T, F]."""
+        gate, up = F.linear(self.rms_norm(hidden, norm, eps), gate_up).chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    def linear_residual(
+        self, x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor, layout: StepLayout
+    ) -> torch.Tensor:
+        """residual + linear(x): [T, I], weight [O, I], residual [T, O] -> [T, O]."""
+        return residual + F.linear(x, weight)
+
+    def rope_write_kv(
+        self,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        pages: torch.Tensor,
+        slots: torch.Tensor,
+        *,
+        num_heads: int,
+    ) -> torch.Tensor:
+        """Rotate q and k by halves, write k and v to their slots, return q.
+
+        Args:
+            qkv: [T, (H + 2K) * D]. cos, sin: fp32 [T, D/2]. pages: [2, N, K, 16, D]. slots: int64 [T].
+
+        Returns:
+            q, [T, H, D].
+        """
+        num_kv_heads, head_dim = pages.shape[2], pages.shape[4]
+        heads = qkv.view(qkv.shape[0], -1, head_dim)
+        turning, v = heads.split([num_heads + num_kv_heads, num_kv_heads], dim=1)
+        low, high = turning.chunk(2, dim=-1)
+        cos, sin = cos[:, None].to(qkv.dtype), sin[:, None].to(qkv.dtype)
+        turned = torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+        q, k = turned.split([num_heads, num_kv_heads], dim=1)
+        page, offset = slots // PAGE_SIZE, slots % PAGE_SIZE
+        pages[0, page, :, offset] = k
+        pages[1, page, :, offset] = v
+        return q
+
+    def attention(
+        self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float
+    ) -> torch.Tensor:
+        """Causal attention of the new tokens over their sequences' pages.
+
+        Args:
+            q: [T, H, D]. pages: [2, N, K, 16, D], the new tokens' keys and values already written.
+
+        Returns:
+            [T, H, D].
+        """
+        if layout.decode:
+            return self._decode_attention(q, pages, layout, scale)
+        outputs, start = [], 0
+        for index, (query_len, kv_len) in enumerate(
+            zip(layout.query_lens_host, layout.kv_lens_host, strict=True)
+        ):
+            keys_values = _gather(pages, layout.page_table[index], kv_len)
+            outputs.append(_extend(q[start : start + query_len], keys_values, scale))
+            start += query_len
+        return torch.cat(outputs)
+
+    def _decode_attention(
+        self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale: float
+    ) -> torch.Tensor:
+        rows, num_heads, head_dim = q.shape
+        num_kv_heads = pages.shape[2]
+        longest = max(layout.kv_lens_host)
+        table = layout.page_table[:, : -(-longest // PAGE_SIZE)]
+        kv = pages[:, table].permute(0, 1, 3, 2, 4, 5).flatten(3, 4)  # [2, S, K, P * 16, D]
+        seen = torch.arange(kv.shape[3], device=q.device) < layout.kv_lens[:, None]
+        mask = seen[:, None, None]
+        packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
+        out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=mask, scale=scale)
+        return out.reshape(rows, num_heads, head_dim)
+
+    def lm_head(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: torch.Tensor) -> torch.Tensor:
+        """fp32 logits [S, V] of states before the final norm: [S, C], weight [V, C]."""
+        return F.linear(self.rms_norm(hidden, norm, eps), weight).float()
+
+    def sample(
+        self,
+        logits: torch.Tensor,
+        temperature: torch.Tensor,
+        seed: torch.Tensor,
+        position: torch.Tensor,
+        trace_index: torch.Tensor,
+        top_k: torch.Tensor,
+        top_p: torch.Tensor,
+    ) -> torch.Tensor:
+        """Token ids, int64 [S], of fp32 logits [S, V]; see `tte_kernels.sample` for the noise."""
+        return sample_logits(logits, temperature, seed, position, trace_index, top_k, top_p)
+
+    def pool_normalize(
+        self,
+        hidden: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        *,
+        norm: torch.Tensor,
+        eps: float,
+        mode: str = "last",
+    ) -> torch.Tensor:
+        """Final norm, pooling and L2 norm of varlen states before the final norm: [T, C] -> fp32 [S, C].
+
+        Args:
+            cu_seqlens: int32 [S + 1], on the host. mode: "last" takes each sequence's last row, "mean" the mean.
+        """
+        bounds = cu_seqlens.tolist()
+        if mode == "last":
+            rows = hidden[[end - 1 for end in bounds[1:]]]
+            pooled = self.rms_norm(rows, norm, eps).float()
+        else:
+            normed = self.rms_norm(hidden, norm, eps).float()
+            pairs = zip(bounds, bounds[1:], strict=False)
+            pooled = torch.stack([normed[start:end].mean(0) for start, end in pairs])
+        return F.normalize(pooled, dim=-1)
+
+
+def _gather(pages: torch.Tensor, table: torch.Tensor, length: int) -> torch.Tensor:
+    """Keys and values of one sequence as [2, K, length, D]."""
+    own = pages[:, table[: -(-length // PAGE_SIZE)]]  # [2, P, K, 16, D]
+    return own.transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+def _extend(q: torch.Tensor, keys_values: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attention of one sequence's last tokens, [t, H, D], over all its tokens, [2, K, n, D]."""
+    query_len, num_heads, _ = q.shape
+    _, num_kv_heads, kv_len, _ = keys_values.shape
+    k, v = keys_values.repeat_interleave(num_heads // num_kv_heads, dim=1)[:, None]
+    # SDPA's own causal mask aligns top-left, ours bottom-right: the new tokens are the last ones.
+    mask = torch.ones(query_len, kv_len, dtype=torch.bool, device=q.device).tril(kv_len - query_len)
+    out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k, v, attn_mask=mask, scale=scale)
+    return out[0].transpose(0, 1)
+
+
+def select_ops(device: str) -> TorchOps:
+    """The backend for a device."""
+    return TorchOps()

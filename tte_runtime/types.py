@@ -1,0 +1,169 @@
+"""The nouns everything shares: what a request may ask for and what comes back. No behaviour, no torch.
+
+Dimensions here and everywhere: T tokens, S sequences, H heads, K kv heads, D head dim, C model dim, E embedding dim.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tte_runtime.errors import OptionError, one_of
+
+Role = Literal["query", "document"]
+Priority = Literal["interactive", "corpus"]
+FinishReason = Literal["stop", "forced", "no_trace"]
+ForcedBy = Literal["max_tokens", "deadline"]
+
+ROLES: tuple[str, ...] = ("query", "document")
+PRIORITIES: tuple[str, ...] = ("interactive", "corpus")
+
+
+@dataclass(frozen=True)
+class Think:
+    """How a trace may be written.
+
+    Attributes:
+        max_tokens: most tokens of trace; `None` takes the recipe's own limit, 0 embeds without thinking.
+        deadline_ms: milliseconds after the request's arrival at which the trace is closed by the forced
+            suffix; the vector is then read as usual and marked `finish_reason="forced"`. `None` for no deadline.
+        temperature: 0 is greedy (ties go to the lowest token id).
+        top_k: draw from the k likeliest tokens only; 0 for all.
+        top_p: draw from the smallest set of tokens whose probability reaches p; 1 for all.
+        seed: random numbers are a pure function of (seed, trace index, position, token id), so the same
+            request draws the same trace whatever else is in the batch.
+
+    Raises:
+        OptionError: a value is out of its range.
+    """
+
+    max_tokens: int | None = None
+    deadline_ms: float | None = None
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise OptionError(
+                f"max_tokens must be >= 0, got {self.max_tokens}. Use 0 to embed without thinking."
+            )
+        if self.deadline_ms is not None and not self.deadline_ms >= 0:
+            raise OptionError(f"deadline_ms must be >= 0, got {self.deadline_ms}. Use None for no deadline.")
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise OptionError(f"temperature must be finite and >= 0, got {self.temperature}. Use 0 for greedy.")
+        if self.top_k < 0:
+            raise OptionError(f"top_k must be >= 0, got {self.top_k}. Use 0 to draw from all tokens.")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p must be in (0, 1], got {self.top_p}. Use 1 to draw from all tokens.")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tokens of one request; `computed` proves that nothing was encoded twice.
+
+    Attributes:
+        prompt: tokens of the prompt, placeholders of pictures included.
+        trace: sampled tokens, the stop token included.
+        suffix: forced tokens fed after the trace.
+        computed: tokens that went through the decoder for this request.
+        cached: prompt tokens whose keys and values came from the prefix cache.
+        replayed: trace tokens fed again because the request had been preempted (a part of `computed`).
+        head: states that the embedding head read (0 without a head).
+        vision: merged picture tokens that the vision tower computed for this request.
+        vision_cached: merged picture tokens that came from the vision cache or the prefix cache.
+    """
+
+    prompt: int = 0
+    trace: int = 0
+    suffix: int = 0
+    computed: int = 0
+    cached: int = 0
+    replayed: int = 0
+    head: int = 0
+    vision: int = 0
+    vision_cached: int = 0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of one request's life. A step shared with other requests counts in full for each of them.
+
+    Attributes:
+        preprocess: decoding and resizing pictures, rendering and tokenising the prompt.
+        queue: waiting, between preprocessing and the first step, and between steps for others.
+        vision: the vision tower.
+        prefill: steps over the prompt (without the tower).
+        decode: steps over trace and suffix.
+        readout: pooling or the embedding head, and the copy to the host.
+        total: from arrival to the finished vector.
+    """
+
+    preprocess: float = 0.0
+    queue: float = 0.0
+    vision: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    readout: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One embedded request.
+
+    Attributes:
+        vector: float32 [E], L2-normalised unless asked otherwise.
+        trace: the trace as text, without special tokens.
+        trace_ids: the sampled token ids, the stop token included.
+        finish_reason: "stop" (the model ended its trace), "forced" (a limit closed it, see `forced_by`),
+            or "no_trace" (no thinking was asked for).
+        forced_by: "max_tokens" or "deadline" where the trace was forced to an end.
+        counts: tokens computed, cached and replayed.
+        timings: milliseconds a stage.
+        fingerprint: identifies everything that decides the vector: weights, recipe, processor, precision.
+            Vectors of different fingerprints must not meet in one index.
+    """
+
+    vector: NDArray[np.float32]
+    trace: str
+    trace_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    forced_by: ForcedBy | None
+    counts: Counts
+    timings: Timings
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TraceToken:
+    """One token of a trace as it is written.
+
+    Attributes:
+        index: position within the trace, from 0.
+        id: token id.
+        text: the text this token adds ("" while a multi-byte character is incomplete, and for special tokens).
+    """
+
+    index: int
+    id: int
+    text: str
+
+
+def check_role(role: object) -> Role:
+    """`role` if it is one; raises OptionError otherwise."""
+    if role not in ROLES:
+        raise OptionError(one_of("role", role, ROLES))
+    return role  # type: ignore[return-value]
+
+
+def check_priority(priority: object) -> Priority:
+    """`priority` if it is one; raises OptionError otherwise."""
+    if priority not in PRIORITIES:
+        raise OptionError(one_of("priority", priority, PRIORITIES))
+    return priority  # type: ignore[return-value]
