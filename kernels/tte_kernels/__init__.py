@@ -8,6 +8,7 @@ torch only; Triton is imported at the first launch. It does not know engines, mo
 from __future__ import annotations
 
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
+from tte_kernels.pool_normalize import pool_normalize
 from tte_kernels.rms_norm import rms_norm
 from tte_kernels.rope_write_kv import rope_write_kv
 
@@ -16,6 +17,7 @@ __all__ = [
     "KernelError",
     "KernelInputError",
     "KernelTypeError",
+    "pool_normalize",
     "rms_norm",
     "rope_write_kv",
 ]
