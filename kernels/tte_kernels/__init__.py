@@ -17,6 +17,7 @@ __all__ = [
     "KernelError",
     "KernelInputError",
     "KernelTypeError",
+    "linear",
     "pool_normalize",
     "rms_norm",
     "rope_write_kv",
