@@ -8,6 +8,7 @@ torch only; Triton is imported at the first launch. It does not know engines, mo
 from __future__ import annotations
 
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
+from tte_kernels.linear import linear
 from tte_kernels.pool_normalize import pool_normalize
 from tte_kernels.rms_norm import rms_norm
 from tte_kernels.rope_write_kv import rope_write_kv
