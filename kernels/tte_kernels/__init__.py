@@ -12,6 +12,7 @@ from tte_kernels.linear import linear
 from tte_kernels.pool_normalize import pool_normalize
 from tte_kernels.rms_norm import rms_norm
 from tte_kernels.rope_write_kv import rope_write_kv
+from tte_kernels.sample import sample, sample_logits
 
 __all__ = [
     "KernelBackendError",
@@ -22,4 +23,6 @@ __all__ = [
     "pool_normalize",
     "rms_norm",
     "rope_write_kv",
+    "sample",
+    "sample_logits",
 ]

@@ -39,7 +39,6 @@ class Case:
         flops: multiply and add counted as two; closed form in `dims`.
         tag: "ci" runs under the interpreter in under a second; "model" is a real model's shape, for hardware.
         dtypes: activation dtypes of the case. bf16 is skipped under the interpreter, which is silently wrong in it.
-        exact: outputs are compared bit for bit (ids), not by tolerance.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Case:
     flops: int
     tag: Literal["ci", "model"] = "ci"
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
-    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,8 @@ class Op:
         formula, used_by: one line each, for the README table.
         traffic: (inputs, outputs) -> (bytes, flops), counted from the actual tensors, independent of `Case.bytes_of`.
         mutates: names of the arguments that the op writes.
+        shortfall: for outputs that are ids: (inputs, outputs) -> how much worse in fp32 the chosen ones score than the
+            best; compared with `Tolerance.atol` instead of elementwise, as a near tie may fall either way.
         num_rows, take_rows: rows whose bits must not depend on their neighbours. `take_rows(inputs, keep)` gives
             inputs of only those rows; output row i must then equal row keep[i] of the full run. None: no such axis.
         opcheck: (inputs) -> list of (torch.ops.tte.<overload>, positional args) for torch.library.opcheck.
@@ -89,6 +89,7 @@ class Op:
     used_by: str
     traffic: Callable[[Inputs, tuple[torch.Tensor, ...]], tuple[int, int]]
     mutates: tuple[str, ...] = ()
+    shortfall: Callable[[Inputs, tuple[torch.Tensor, ...]], torch.Tensor] | None = None
     num_rows: Callable[[Inputs], int] | None = None
     take_rows: Callable[[Inputs, Sequence[int]], Inputs] | None = None
     opcheck: Callable[[Inputs], list[tuple[Any, tuple[Any, ...]]]] | None = None

@@ -1,0 +1,139 @@
+"""sample: the next token of each row, from hidden states, without ever writing logits.
+
+    logit[s, v] = hidden[s] . weight[v]                                   fp32 accumulation, not rounded
+    temperature 0:  id[s] = argmax_v logit[s, v]
+    temperature t:  id[s] = argmax_v (logit[s, v] / t + gumbel(seed[s], trace_index[s], position[s], v))
+
+The second is an exact draw from softmax(logit / t) (the Gumbel-max trick; fused with the lm_head in FlashSampling,
+arXiv:2603.15854). Ties go to the lowest id. The noise is a pure function of its four arguments, see `reference.py`, so a
+request draws the same whoever sits beside it. NaN logits lose to every number, and an id is always in 0..V-1.
+This file is the door; it does not know tiles, stop tokens or requests. top-k and top-p take `sample_logits`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tte_kernels._check import FLOAT_DTYPES, check_packed, check_tensor, require
+from tte_kernels.sample.reference import sample_logits as _sample_logits
+
+__all__ = ["launch", "sample", "sample_logits"]
+
+
+def sample(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    temperature: torch.Tensor,
+    seed: torch.Tensor,
+    position: torch.Tensor,
+    trace_index: torch.Tensor,
+) -> torch.Tensor:
+    """One token id a row.
+
+    Args:
+        hidden: [S, C] float32, float16 or bfloat16, after the final norm; rows may be strided.
+        weight: [V, C], dtype of hidden, contiguous: the lm_head. V < 2^31.
+        temperature: [S] float32, >= 0; 0 is greedy.
+        seed: [S] int64, any value.
+        position: [S] int64, position of the drawn token in its sequence; only its low 32 bits count.
+        trace_index: [S] int64, number of the trace within its request; only its low 32 bits count.
+
+    Returns:
+        [S] int64.
+
+    Raises:
+        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride or device, or an empty vocabulary.
+        KernelBackendError: nothing can run it here.
+    """
+    check_tensor("sample", "hidden", hidden, ("S", "C"), FLOAT_DTYPES)
+    check_tensor("sample", "weight", weight, ("V", hidden.shape[1]), (hidden.dtype,), hidden.device)
+    check_packed("sample", "weight", weight)
+    require(0 < weight.shape[0] < 1 << 31, "sample", f"V of weight must be in 1..2^31-1, got {weight.shape[0]}.")
+    require(weight.shape[1] > 0, "sample", "C of weight must be > 0, got 0.")
+    _check_draws("sample", hidden, temperature, seed, position, trace_index)
+    ids: torch.Tensor = torch.ops.tte.sample(hidden, weight, temperature, seed, position, trace_index)
+    return ids
+
+
+def sample_logits(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    seed: torch.Tensor,
+    position: torch.Tensor,
+    trace_index: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+) -> torch.Tensor:
+    """The unfused form, in torch on any device: draws the same noise as `sample`, after top-k, then top-p.
+
+    Args:
+        logits: [S, V] float32, float16 or bfloat16.
+        temperature, seed, position, trace_index: as for `sample`.
+        top_k: [S] int64, tokens kept; 0 keeps all. Ties at the border go to the lowest id, exactly k are kept.
+        top_p: [S] float32 in (0, 1]: of those, the fewest most probable tokens whose probabilities (after temperature
+            and top-k) sum to at least top_p; 1 keeps all.
+
+    Returns:
+        [S] int64.
+
+    Raises:
+        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape or device, or an empty vocabulary.
+    """
+    check_tensor("sample_logits", "logits", logits, ("S", "V"), FLOAT_DTYPES)
+    require(logits.shape[1] > 0, "sample_logits", "V of logits must be > 0, got 0.")
+    _check_draws("sample_logits", logits, temperature, seed, position, trace_index)
+    for name, tensor, dtype in (("top_k", top_k, torch.int64), ("top_p", top_p, torch.float32)):
+        check_tensor("sample_logits", name, tensor, (logits.shape[0],), (dtype,), logits.device)
+    return _sample_logits(logits, temperature, seed, position, trace_index, top_k, top_p)
+
+
+def _check_draws(
+    op: str,
+    rows: torch.Tensor,
+    temperature: torch.Tensor,
+    seed: torch.Tensor,
+    position: torch.Tensor,
+    trace_index: torch.Tensor,
+) -> None:
+    """Checks the per-row arguments of a draw against the first argument."""
+    num_rows = rows.shape[0]
+    check_tensor(op, "temperature", temperature, (num_rows,), (torch.float32,), rows.device)
+    for name, tensor in (("seed", seed), ("position", position), ("trace_index", trace_index)):
+        check_tensor(op, name, tensor, (num_rows,), (torch.int64,), rows.device)
+
+
+@torch.library.custom_op("tte::sample", mutates_args=())
+def _sample(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    temperature: torch.Tensor,
+    seed: torch.Tensor,
+    position: torch.Tensor,
+    trace_index: torch.Tensor,
+) -> torch.Tensor:
+    from tte_kernels.sample.kernel import launch
+
+    return launch(hidden, weight, temperature, seed, position, trace_index)
+
+
+@_sample.register_fake
+def _(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    temperature: torch.Tensor,
+    seed: torch.Tensor,
+    position: torch.Tensor,
+    trace_index: torch.Tensor,
+) -> torch.Tensor:
+    return hidden.new_empty((hidden.shape[0],), dtype=torch.int64)
+
+
+def __getattr__(name: str) -> Any:
+    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports Triton."""
+    if name == "launch":
+        from tte_kernels.sample.kernel import launch
+
+        return launch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
