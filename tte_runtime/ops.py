@@ -171,12 +171,14 @@ class TorchOps(Ops):
         *,
         norm: torch.Tensor,
         eps: float,
-        mode: str = "last",
+        mode: str,
+        normalize: list[bool],
     ) -> torch.Tensor:
         """Final norm, pooling and L2 norm of varlen states before the final norm: [T, C] -> fp32 [S, C].
 
         Args:
-            cu_seqlens: int32 [S + 1], on the host. mode: "last" takes each sequence's last row, "mean" the mean.
+            cu_seqlens: int64 [S + 1], on the host. mode: "last" takes each sequence's last row, "mean" the mean.
+            normalize: whether each vector is divided by its L2 norm.
         """
         bounds = cu_seqlens.tolist()
         if mode == "last":
@@ -186,7 +188,8 @@ class TorchOps(Ops):
             normed = self.rms_norm(hidden, norm, eps).float()
             pairs = zip(bounds, bounds[1:], strict=False)
             pooled = torch.stack([normed[start:end].mean(0) for start, end in pairs])
-        return F.normalize(pooled, dim=-1)
+        wanted = torch.tensor(normalize, device=pooled.device)[:, None]
+        return torch.where(wanted, F.normalize(pooled, dim=-1), pooled)
 
 
 def _gather(pages: torch.Tensor, table: torch.Tensor, length: int) -> torch.Tensor:

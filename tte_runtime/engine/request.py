@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class MediaSpan:
     start: int
     length: int
     key: bytes
-    handle: Hashable
+    handle: Any
 
 
 @dataclass(frozen=True)

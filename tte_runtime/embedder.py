@@ -1,0 +1,331 @@
+"""The door: load a checkpoint, embed queries and documents, stream a trace, compare vectors.
+
+In the habits of sentence-transformers where they fit. Knows roles, options and results; what happens between is
+`pipeline.py` (preparing) and `engine/` (running).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from tte_runtime.config import EngineConfig
+from tte_runtime.engine.request import EngineResult
+from tte_runtime.errors import BatchError, OptionError, one_of
+from tte_runtime.inputs.items import parse_item
+from tte_runtime.models.checkpoint import find_folder
+from tte_runtime.pipeline import Pending, Pipeline, load_pipeline
+from tte_runtime.recipes.base import Recipe
+from tte_runtime.types import Priority, Result, Role, Think, TraceToken, check_priority, check_role
+
+
+class Embedder:
+    """A think-then-embed model behind a continuously batched engine. Safe to use from several threads.
+
+    Make one with `Embedder.from_pretrained`. Use it as a context manager, or call `close`, to stop its threads.
+    """
+
+    def __init__(self, pipeline: Pipeline, config: EngineConfig, fingerprint: str) -> None:
+        self._pipeline = pipeline
+        self.config = config
+        self.fingerprint = fingerprint
+        self.recipe: Recipe = pipeline.renderer.recipe
+        self._tokenizer = pipeline.renderer.tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, recipe: str | Recipe | None = None, **options: Any
+    ) -> Embedder:
+        """Load a checkpoint.
+
+        Args:
+            name_or_path: a bundled checkpoint ("tte-tiny"), a folder, or a model id of the Hugging Face hub.
+            recipe: a recipe or its name, where the checkpoint does not say or another is wanted.
+            **options: fields of `EngineConfig`: device, dtype, max_context, kv_cache_tokens, max_batch_size, ...
+
+        Raises:
+            CheckpointError: no such checkpoint, or its files do not fit together.
+            UnsupportedModelError: a model family without a decoder here. RecipeError: no recipe fits.
+            OptionError: an unknown option, or one out of range.
+        """
+        config = EngineConfig.from_options(**options)
+        pipeline, config, digest = load_pipeline(find_folder(name_or_path), config, recipe)
+        renderer = pipeline.renderer
+        decides = [digest, renderer.recipe.to_json(), renderer.pictures.backend, config.dtype]
+        fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        return cls(pipeline, config, fingerprint)
+
+    @property
+    def embedding_dim(self) -> int:
+        """E, the length of a vector before any `truncate_dim`."""
+        return self._pipeline.engine.decoder.spec.hidden_size
+
+    @overload
+    def embed(self, items: list[Any] | tuple[Any, ...], **options: Any) -> list[Result]: ...
+    @overload
+    def embed(self, items: Any, **options: Any) -> Result: ...
+    def embed(
+        self,
+        items: Any,
+        *,
+        role: Role,
+        think: Think | bool | None = None,
+        priority: Priority = "interactive",
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Result | list[Result]:
+        """Embed one request, or a list of them, and say how it went.
+
+        Args:
+            items: a text, a picture (path, PIL image, uint8 array, encoded bytes), a mapping with "text" and
+                "image" or "images", or a list of these.
+            role: "query" or "document".
+            think: `None` does as the recipe does for the role; False embeds at once; True or `Think(...)` thinks.
+            priority: "interactive" overtakes "corpus".
+            normalize_embeddings: L2-normalise.
+            truncate_dim: keep the first so many dimensions, normalised again.
+            batch_size: most requests of this call in work at once; the engine's own limit by default.
+            show_progress_bar: on stderr.
+            errors: for lists, "raise" a `BatchError` that carries the good results once all are done, or
+                "return" each failed request's error in its place.
+
+        Raises:
+            OptionError, InputError: at the door. BatchError: some requests of a list failed.
+        """
+        check_role(role), check_priority(priority)
+        if errors not in ("raise", "return"):
+            raise OptionError(one_of("errors", errors, ("raise", "return")))
+        self._check_dim(truncate_dim)
+        thinking = self._thinking(role, think)
+
+        def submit(item: Any) -> Pending:
+            return self._pipeline.submit(
+                parse_item(item), role, thinking, priority=priority, normalize=normalize_embeddings
+            )
+
+        def finish(pending: Pending) -> Result:
+            return self._result(pending.result(), truncate_dim, normalize_embeddings)
+
+        if not isinstance(items, (list, tuple)):
+            return finish(submit(items))
+        window = self._window(batch_size)
+        outcomes = [
+            outcome for outcome in _in_order(items, submit, finish, window=window, progress=show_progress_bar)
+        ]
+        failed = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
+        if failed and errors == "raise":
+            raise BatchError([None if i in failed else outcome for i, outcome in enumerate(outcomes)], failed)
+        return outcomes  # type: ignore[return-value]
+
+    def encode_query(self, sentences: Any, **options: Any) -> NDArray[np.float32] | torch.Tensor:
+        """`encode` for queries."""
+        return self.encode(sentences, role="query", **options)
+
+    def encode_document(self, sentences: Any, **options: Any) -> NDArray[np.float32] | torch.Tensor:
+        """`encode` for documents, with the priority of a corpus job."""
+        return self.encode(sentences, role="document", **{"priority": "corpus", **options})
+
+    def encode(
+        self,
+        sentences: Any,
+        *,
+        role: Role | None = None,
+        convert_to_tensor: bool = False,
+        **options: Any,
+    ) -> NDArray[np.float32] | torch.Tensor:
+        """Vectors only.
+
+        Args:
+            sentences: as `items` of `embed`.
+            role: needed where the recipe treats queries and documents differently.
+            convert_to_tensor: a torch tensor instead of an array.
+            **options: as for `embed`: think, batch_size, show_progress_bar, normalize_embeddings, truncate_dim, ...
+
+        Returns:
+            float32 [E] for one request, [n, E] for a list.
+
+        Raises:
+            OptionError: no role is given where one is needed, or an option is unknown. Else as `embed`.
+        """
+        if role is None:
+            if not self.recipe.same_for_both_roles:
+                raise OptionError(
+                    f"recipe {self.recipe.name!r} embeds queries and documents differently. "
+                    "Use encode_query or encode_document, or give role=."
+                )
+            role = "query"
+        _check_encode_options(options)
+        results = self.embed(sentences, role=role, **options)
+        if isinstance(results, list):
+            dim = options.get("truncate_dim") or self.embedding_dim
+            vectors = np.stack([r.vector for r in results]) if results else np.empty((0, dim), np.float32)
+        else:
+            vectors = results.vector
+        return torch.from_numpy(vectors) if convert_to_tensor else vectors
+
+    def stream(
+        self,
+        item: Any,
+        *,
+        role: Role,
+        think: Think | bool | None = None,
+        priority: Priority = "interactive",
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+    ) -> Iterator[TraceToken | Result]:
+        """The trace token by token as it is written, then the result. Leaving the loop early cancels the request.
+
+        Arguments and errors are those of `embed` for one request.
+        """
+        check_role(role), check_priority(priority)
+        self._check_dim(truncate_dim)
+        events: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        pending = self._pipeline.submit(
+            parse_item(item),
+            role,
+            self._thinking(role, think),
+            priority=priority,
+            normalize=normalize_embeddings,
+            on_token=lambda index, token: events.put((index, token)),
+        )
+        pending.add_done_callback(lambda future: events.put(None))
+
+        def generate() -> Iterator[TraceToken | Result]:
+            try:
+                ids: list[int] = []
+                shown = ""
+                while (event := events.get()) is not None:
+                    ids.append(event[1])
+                    text = self._trace_text(ids)
+                    if text.endswith("\ufffd"):  # half of a character: wait for the rest of its bytes
+                        text = shown
+                    yield TraceToken(index=event[0], id=event[1], text=text[len(shown) :])
+                    shown = text
+                yield self._result(pending.result(), truncate_dim, normalize_embeddings)
+            finally:
+                pending.cancel()
+
+        return generate()
+
+    @staticmethod
+    def similarity(a: Any, b: Any) -> torch.Tensor:
+        """Cosine similarities, float32 [n, m], of vectors [n, E] and [m, E] (one vector counts as n = 1)."""
+        left, right = (torch.atleast_2d(torch.as_tensor(np.asarray(x), dtype=torch.float32)) for x in (a, b))
+        if left.shape[-1] != right.shape[-1]:
+            raise OptionError(f"vectors of {left.shape[-1]} and {right.shape[-1]} dimensions cannot be compared.")
+        return torch.nn.functional.normalize(left, dim=-1) @ torch.nn.functional.normalize(right, dim=-1).T
+
+    def close(self) -> None:
+        """Stop the threads; requests still in work fail with EngineError. May be called twice."""
+        self._pipeline.close()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _thinking(self, role: Role, think: Think | bool | None) -> Think | None:
+        if think is False or (think is None and not self.recipe.roles[role].think):
+            return None
+        if not self.recipe.stop:
+            raise OptionError(f"recipe {self.recipe.name!r} cannot think: it has no stop token. Use think=False.")
+        if think is None or think is True:
+            return Think()
+        if not isinstance(think, Think):
+            raise OptionError(f"think must be None, a bool or Think(...), got {think!r}.")
+        return None if think.max_tokens == 0 else think
+
+    def _window(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return 2 * self.config.max_batch_size  # enough to keep the engine full while others are prepared
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise OptionError(f"batch_size must be a positive integer, got {batch_size!r}.")
+        return batch_size
+
+    def _check_dim(self, dim: int | None) -> None:
+        if dim is not None and not 1 <= dim <= self.embedding_dim:
+            raise OptionError(f"truncate_dim must be in 1..{self.embedding_dim}, got {dim}.")
+
+    def _trace_text(self, ids: Sequence[int]) -> str:
+        """The trace as text, without the token that stopped it."""
+        stop = {self._tokenizer.convert_tokens_to_ids(token) for token in self.recipe.stop}
+        shown = ids[:-1] if ids and ids[-1] in stop else ids
+        return str(self._tokenizer.decode(shown))
+
+    def _result(self, done: EngineResult, truncate_dim: int | None, normalize: bool) -> Result:
+        vector = done.vector
+        if truncate_dim is not None:
+            vector = vector[:truncate_dim]
+            if normalize:
+                vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        return Result(
+            vector=vector,
+            trace=self._trace_text(done.trace_ids),
+            trace_ids=done.trace_ids,
+            finish_reason=done.finish_reason,
+            forced_by=done.forced_by,
+            counts=done.counts,
+            timings=done.timings,
+            fingerprint=self.fingerprint,
+        )
+
+
+def _check_encode_options(options: dict[str, Any]) -> None:
+    known = ("think", "priority", "normalize_embeddings", "truncate_dim", "batch_size", "show_progress_bar")
+    for name in options:
+        if name not in known:
+            raise OptionError(one_of("option", name, (*known, "role", "convert_to_tensor")))
+
+
+def _in_order(
+    items: Sequence[Any], submit: Any, finish: Any, *, window: int, progress: bool
+) -> Iterator[Result | Exception]:
+    """Outcomes in the order of `items`, never more than `window` of them in work at once."""
+    ahead: deque[Pending | Exception] = deque()
+    todo = iter(items)
+
+    def refill() -> None:
+        while len(ahead) < window:
+            try:
+                item = next(todo)
+            except StopIteration:
+                return
+            try:
+                ahead.append(submit(item))
+            except Exception as error:
+                ahead.append(error)
+
+    try:
+        with tqdm(total=len(items), disable=not progress, unit="item", desc="embedding") as bar:
+            refill()
+            while ahead:
+                first = ahead[0]
+                try:
+                    outcome = first if isinstance(first, Exception) else finish(first)
+                except Exception as error:
+                    outcome = error
+                ahead.popleft()
+                refill()
+                bar.update()
+                yield outcome
+    finally:
+        for pending in ahead:
+            if not isinstance(pending, Exception):
+                pending.cancel()

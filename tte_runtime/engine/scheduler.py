@@ -1,0 +1,173 @@
+"""Which tokens the next step feeds: continuous batching over a page pool, two priorities, preemption by replay.
+
+A step is prefill (chunks of prompts) *or* decode (rows of one token), never both. Requests join and leave
+between steps. Knows pages and counts; knows no tensors and no model.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tte_runtime.config import PAGE_SIZE
+from tte_runtime.engine.kv_cache import OutOfPages, PagePool
+from tte_runtime.engine.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens `start` to `stop` of one sequence."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tokens of one step, all on the prefill path or all on the decode path."""
+
+    decode: bool
+    chunks: tuple[Chunk, ...]
+
+    def without(self, failed: set[Sequence]) -> Batch:
+        """The batch less some sequences."""
+        return Batch(self.decode, tuple(chunk for chunk in self.chunks if chunk.sequence not in failed))
+
+
+class Scheduler:
+    """Waiting and running sequences, and the pages between them.
+
+    Args:
+        pool: the pages.
+        max_batch_size: most sequences running at once.
+        max_prefill_tokens: most tokens of a prefill step.
+    """
+
+    def __init__(self, pool: PagePool, *, max_batch_size: int, max_prefill_tokens: int) -> None:
+        self.pool = pool
+        self.max_batch_size = max_batch_size
+        self.max_prefill_tokens = max_prefill_tokens
+        self.waiting: list[Sequence] = []  # by rank
+        self.running: list[Sequence] = []  # by rank
+        self.num_preempted = 0
+        self._decoded_last = False
+
+    def add(self, sequence: Sequence) -> None:
+        """Put a sequence in the queue."""
+        bisect.insort(self.waiting, sequence, key=lambda s: s.rank)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, finished or not, and give its pages back."""
+        for queue in (self.waiting, self.running):
+            if sequence in queue:
+                queue.remove(sequence)
+        pages, sequence.pages = sequence.pages, []
+        self.pool.release(pages)
+
+    def schedule(self) -> Batch | None:
+        """The next step, or `None` where there is nothing to do."""
+        self._admit()
+        prefilling = [s for s in self.running if s.in_prefill]
+        if prefilling and self._prefill_goes_first(prefilling[0]):
+            self._decoded_last = False
+            return Batch(decode=False, chunks=tuple(self._prefill_chunks(prefilling)))
+        rows = self._decode_rows()
+        self._decoded_last = True
+        if rows:
+            return Batch(decode=True, chunks=tuple(rows))
+        # Growing for decode can preempt everything that decodes; what prefills then goes on.
+        return self.schedule() if self.running or self.waiting else None
+
+    def publish(self, sequence: Sequence) -> None:
+        """Make the prompt's finished full pages findable."""
+        complete = min(sequence.fed, sequence.prompt_len) // PAGE_SIZE
+        for page, key in zip(sequence.pages[:complete], sequence.page_keys, strict=False):
+            self.pool.publish(page, key)
+
+    def _prefill_goes_first(self, first: Sequence) -> bool:
+        """Interactive prompts overtake everything; corpus prompts take turns with interactive decoding."""
+        interactive_decoding = any(not s.rank[0] for s in self.running if not s.in_prefill)
+        return not first.rank[0] or not interactive_decoding or self._decoded_last
+
+    def _prefill_chunks(self, prefilling: list[Sequence]) -> Iterator[Chunk]:
+        budget = self.max_prefill_tokens
+        for sequence in prefilling:
+            if sequence.rank[0] != prefilling[0].rank[0]:
+                return  # an interactive step carries no corpus chunks along
+            stop = min(sequence.prompt_len, sequence.fed + budget)
+            yield Chunk(sequence, sequence.fed, stop)
+            budget -= stop - sequence.fed
+            if budget == 0:
+                return
+
+    def _decode_rows(self) -> list[Chunk]:
+        # In order of rank: growing can only preempt sequences further down this list, which then do not grow.
+        ready = [s for s in self.running[:] if not s.in_prefill and self._grow(s)]
+        spare = max(self.max_batch_size, 64) - len(ready)
+        rows = []
+        for sequence in ready:
+            extra = min(len(sequence.ids) - sequence.fed - 1, spare)  # a suffix, or a trace replayed
+            spare -= extra
+            rows.append(Chunk(sequence, sequence.fed, sequence.fed + 1 + extra))
+        return rows
+
+    def _admit(self) -> None:
+        while self.waiting:
+            sequence = self.waiting[0]
+            if len(self.running) >= self.max_batch_size and not self._preempt_after(sequence):
+                return
+            if not self._claim(sequence):
+                return
+            self.waiting.pop(0)
+            bisect.insort(self.running, sequence, key=lambda s: s.rank)
+
+    def _claim(self, sequence: Sequence) -> bool:
+        """Find cached pages of the prompt and allocate the rest, preempting lower priorities if need be."""
+        reusable = sequence.request.readout.first_needed(sequence.prompt_len)
+        reusable = min(reusable, sequence.prompt_len - 1) // PAGE_SIZE
+        found = self.pool.find(sequence.page_keys[:reusable])
+        while True:
+            try:
+                fresh = self.pool.allocate(sequence.num_pages_needed - len(found))
+            except OutOfPages:
+                if self._preempt_after(sequence, only_lower=True):
+                    continue
+                self.pool.release(found)
+                return False
+            sequence.pages = found + fresh
+            sequence.resume_from(len(found) * PAGE_SIZE)
+            return True
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Pages for all known tokens of a running sequence, preempting later ones; False if it had to go itself."""
+        if sequence not in self.running:
+            return False
+        while (missing := sequence.num_pages_needed - len(sequence.pages)) > 0:
+            try:
+                sequence.pages += self.pool.allocate(missing)
+            except OutOfPages:
+                if not self._preempt_after(sequence):
+                    self._preempt(sequence)
+                    return False
+        return True
+
+    def _preempt_after(self, sequence: Sequence, *, only_lower: bool = False) -> bool:
+        """Preempt the running sequence of the worst rank, if that is worse than `sequence`'s."""
+        if not self.running:
+            return False
+        victim = self.running[-1]
+        worse = victim.rank[0] > sequence.rank[0] if only_lower else victim.rank > sequence.rank
+        if worse:
+            self._preempt(victim)
+        return worse
+
+    def _preempt(self, victim: Sequence) -> None:
+        self.running.remove(victim)
+        self.pool.release(victim.restart())
+        self.num_preempted += 1
+        self.add(victim)

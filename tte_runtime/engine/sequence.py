@@ -1,0 +1,141 @@
+"""One request in work: its tokens, its pages, and how far it has come. Bookkeeping only; no tensors are computed here.
+
+`ids` holds every token that is known, fed or not: the prompt, then the trace as it is sampled, then closing and
+suffix tokens. `fed` counts those whose keys and values lie in pages. Prompt tokens take the prefill path and all
+others the decode path, however they are batched: a token's path follows its role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tte_runtime.config import PAGE_SIZE
+from tte_runtime.engine.request import EngineRequest, Listener
+from tte_runtime.types import FinishReason, ForcedBy
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vision features of one span: [length, C], and whether the tower had to run for them."""
+
+    states: torch.Tensor
+    computed: bool
+
+
+class Sequence:
+    """State of one request between steps.
+
+    Args:
+        request: what was asked for.
+        listener: where its news go.
+        order: arrival number; earlier requests go first within a priority.
+        page_keys: content keys of the prompt's full pages.
+    """
+
+    def __init__(
+        self, request: EngineRequest, listener: Listener, order: int, page_keys: list[bytes]
+    ) -> None:
+        self.request = request
+        self.listener = listener
+        self.order = order
+        self.page_keys = page_keys
+        self.prompt_len = len(request.prompt_ids)
+        self.ids = list(request.prompt_ids)
+        self.trace_len = 0
+        self.fed = 0
+        self.high_water = 0  # most tokens ever fed or found; what lies below is a replay
+        self.pages: list[int] = []
+        self.features: dict[int, Features] = {}  # by span start, until the prompt is done
+        self.kept: list[torch.Tensor] = []  # states the readout needs, before the final norm
+        self.finish_reason: FinishReason | None = None
+        self.forced_by: ForcedBy | None = None
+        self.computed = self.cached = self.replayed = 0
+        self.vision = self.vision_cached = 0
+        self.started: float | None = None
+        self.spent = {"vision": 0.0, "prefill": 0.0, "decode": 0.0, "readout": 0.0}
+        if request.max_trace_tokens == 0:
+            self._finish("no_trace", None)
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Sort key of the scheduler: interactive before corpus, earlier before later."""
+        return (self.request.priority == "corpus", self.order)
+
+    @property
+    def in_prefill(self) -> bool:
+        """The prompt is not fed to its end yet."""
+        return self.fed < self.prompt_len
+
+    @property
+    def thinking(self) -> bool:
+        """More trace may be sampled once all known tokens are fed."""
+        return self.finish_reason is None
+
+    @property
+    def done(self) -> bool:
+        """Every token there will be is fed: the vector can be read."""
+        return not self.thinking and self.fed == len(self.ids)
+
+    @property
+    def trace_ids(self) -> tuple[int, ...]:
+        """The sampled tokens."""
+        return tuple(self.ids[self.prompt_len : self.prompt_len + self.trace_len])
+
+    @property
+    def num_pages_needed(self) -> int:
+        """Pages that hold all known tokens."""
+        return -(-len(self.ids) // PAGE_SIZE)
+
+    def position(self, index: int) -> int:
+        """Position of token `index` after the prompt, the same on all three axes."""
+        return index + self.request.position_delta
+
+    def slot(self, index: int) -> int:
+        """Where token `index` lies in the pool: page * 16 + offset."""
+        return self.pages[index // PAGE_SIZE] * PAGE_SIZE + index % PAGE_SIZE
+
+    def resume_from(self, num_tokens: int) -> None:
+        """Start with the first `num_tokens` found in the cache."""
+        self.fed = num_tokens
+        self.cached += max(0, num_tokens - self.high_water)
+        self.high_water = max(self.high_water, num_tokens)
+
+    def advance(self, count: int) -> None:
+        """`count` more tokens have been fed."""
+        self.computed += count
+        self.replayed += max(0, min(self.fed + count, self.high_water) - self.fed)
+        self.fed += count
+        self.high_water = max(self.high_water, self.fed)
+        if not self.in_prefill:
+            self.features.clear()
+
+    def restart(self) -> list[int]:
+        """Go back to the start after a preemption; known tokens stay known. Returns the pages to release."""
+        pages, self.pages = self.pages, []
+        self.fed = 0
+        self.kept.clear()
+        return pages
+
+    def append(self, token: int) -> None:
+        """A trace token was sampled; the trace may end with it."""
+        assert self.thinking and self.fed == len(self.ids), "tokens are sampled after all known ones are fed"
+        self.ids.append(token)
+        self.trace_len += 1
+        if token in self.request.stop_ids:
+            self._finish("stop", None)
+        elif self.trace_len >= self.request.max_trace_tokens:
+            self._finish("forced", "max_tokens")
+
+    def close_if_late(self, now: float) -> None:
+        """Close the trace where its deadline has come."""
+        deadline = self.request.deadline
+        if self.thinking and deadline is not None and now >= deadline:
+            self._finish("forced", "deadline")
+
+    def _finish(self, reason: FinishReason, forced_by: ForcedBy | None) -> None:
+        self.finish_reason, self.forced_by = reason, forced_by
+        if reason == "forced":
+            self.ids.extend(self.request.close_ids)
+        self.ids.extend(self.request.suffix_ids)

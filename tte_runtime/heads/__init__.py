@@ -1,0 +1,1 @@
+"""Embedding heads (the paper's unified model, TTE_u): what reads a vector from tapped hidden states."""

@@ -1,0 +1,129 @@
+"""The paper's best unified head: trained copies of the backbone's last decoder layers, over tapped states.
+
+Think-Then-Embed, arXiv 2510.05014, ablation of TTE_u heads. The head reads the states after layer `tap_layer` of
+prompt, trace and terminal token at once, causally, at the backbone's own positions, has its own final norm, and
+is read at the last token. Knows no cache of the engine and no request.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tte_runtime.errors import CheckpointError
+from tte_runtime.models.decoder import LayerStack, load_layer
+from tte_runtime.models.spec import DecoderSpec
+from tte_runtime.models.weights import TensorFiles
+from tte_runtime.ops import PAGE_SIZE, Ops, StepLayout
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head's entry in the checkpoint's `tte.json`.
+
+    Attributes:
+        kind: "decoder_layers".
+        num_layers: decoder layers of the head.
+        tap_layer: the head reads the backbone's states after this many layers.
+        weights: file name in the checkpoint's folder.
+    """
+
+    kind: str
+    num_layers: int
+    tap_layer: int
+    weights: str
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any], backbone: DecoderSpec) -> HeadSpec:
+        """Checked against the backbone.
+
+        Raises:
+            CheckpointError: unknown fields or kind, or a tap that the backbone does not have.
+        """
+        try:
+            spec = cls(**entry)
+        except TypeError as error:
+            raise CheckpointError(f'the "head" of tte.json does not fit: {error}.') from error
+        if spec.kind != "decoder_layers":
+            raise CheckpointError(f"unknown head kind {spec.kind!r}. Known: decoder_layers.")
+        if not 0 <= spec.tap_layer <= backbone.num_layers or spec.num_layers < 1:
+            raise CheckpointError(
+                f"head with tap_layer={spec.tap_layer} and num_layers={spec.num_layers} does not fit a backbone of "
+                f"{backbone.num_layers} layers."
+            )
+        return spec
+
+
+class DecoderHead:
+    """Decoder layers and a final norm over tapped states.
+
+    Args:
+        stack: the layers.
+        norm: [C].
+        tap_layer: where in the backbone the states are tapped.
+    """
+
+    def __init__(self, stack: LayerStack, norm: torch.Tensor, tap_layer: int) -> None:
+        self.stack = stack
+        self.norm = norm
+        self.tap_layer = tap_layer
+
+    @classmethod
+    def load(
+        cls, folder: Path, head: HeadSpec, backbone: DecoderSpec, ops: Ops, *, device: str, dtype: torch.dtype
+    ) -> DecoderHead:
+        """Read the head of a checkpoint; raises CheckpointError where it is missing or of another shape."""
+
+        def place(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device=device, dtype=dtype).contiguous()
+
+        files = TensorFiles(folder, head.weights)
+        layers = [load_layer(files, f"layers.{i}.", backbone, place) for i in range(head.num_layers)]
+        norm = place(files.get("norm.weight", (backbone.hidden_size,)))
+        return cls(LayerStack(backbone, layers, ops), norm, head.tap_layer)
+
+    def forward(
+        self, states: torch.Tensor, positions: torch.Tensor, lengths: list[int], normalize: list[bool]
+    ) -> torch.Tensor:
+        """Vectors of several requests in one pass.
+
+        Args:
+            states: [T, C], tapped, one request after another.
+            positions: int64 [3, T].
+            lengths: tokens of every request.
+            normalize: whether each vector is divided by its L2 norm.
+
+        Returns:
+            float32 [S, C].
+        """
+        layout, num_pages = _own_layout(lengths, states.device)
+        spec = self.stack.spec
+        pages = states.new_zeros(len(self.stack.layers), 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
+        hidden = self.stack.forward(states, positions.to(states.device), layout, pages)
+        bounds = torch.tensor([0, *itertools.accumulate(lengths)])
+        return self.stack.ops.pool_normalize(
+            hidden, bounds, norm=self.norm, eps=spec.norm_eps, mode="last", normalize=normalize
+        )
+
+
+def _own_layout(lengths: list[int], device: torch.device) -> tuple[StepLayout, int]:
+    """A prefill layout over pages of the head's own, page 0 left out; and how many pages that takes."""
+    counts = [-(-length // PAGE_SIZE) for length in lengths]
+    firsts = list(itertools.accumulate(counts[:-1], initial=1))
+    width = max(counts)
+    table = [[first + i if i < count else 0 for i in range(width)] for first, count in zip(firsts, counts, strict=True)]
+    slots = [first * PAGE_SIZE + i for first, length in zip(firsts, lengths, strict=True) for i in range(length)]
+    layout = StepLayout(
+        decode=False,
+        slots=torch.tensor(slots, device=device),
+        page_table=torch.tensor(table, dtype=torch.int32, device=device),
+        cu_seqlens=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device),
+        kv_lens=torch.tensor(lengths, dtype=torch.int32, device=device),
+        query_lens_host=tuple(lengths),
+        kv_lens_host=tuple(lengths),
+    )
+    return layout, 1 + sum(counts)

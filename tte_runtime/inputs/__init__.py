@@ -1,0 +1,1 @@
+"""Inputs: from what a user gives to token ids, positions and patches. Runs in a pool beside the engine's loop."""

@@ -1,0 +1,165 @@
+"""Between the door and the engine: a pool that prepares requests, and the loop that runs them.
+
+Pictures are decoded and resized and prompts tokenised in threads beside the engine's loop, never in it; corpus
+jobs have a pool of their own, so that they cannot hold up an interactive request. Knows no vectors' meaning.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from tte_runtime.config import EngineConfig
+from tte_runtime.engine.engine import Engine
+from tte_runtime.engine.loop import EngineLoop
+from tte_runtime.engine.request import EngineResult, Listener, MediaSpan
+from tte_runtime.engine.sequence import Features
+from tte_runtime.heads.decoder_head import DecoderHead, HeadSpec
+from tte_runtime.inputs.items import Item
+from tte_runtime.inputs.prompt import PromptRenderer
+from tte_runtime.models.checkpoint import read_config, weights_digest
+from tte_runtime.models.decoder import Decoder
+from tte_runtime.models.features import FeatureCache
+from tte_runtime.models.spec import DecoderSpec, decoder_spec
+from tte_runtime.models.vision import VisionTower
+from tte_runtime.models.weights import TensorFiles
+from tte_runtime.ops import select_ops
+from tte_runtime.recipes.base import Recipe
+from tte_runtime.recipes.registry import choose_recipe, read_tte_json
+from tte_runtime.types import Priority, Role, Think
+
+
+class Pending:
+    """A request on its way: wait for its result, or give it up."""
+
+    def __init__(self, future: Future[EngineResult], cancel: Callable[[], None]) -> None:
+        self._future = future
+        self._cancel = cancel
+
+    def result(self) -> EngineResult:
+        """Wait for the result; raises what the request failed with."""
+        return self._future.result()
+
+    def add_done_callback(self, call: Callable[[Future[EngineResult]], object]) -> None:
+        """Call when the request is done or has failed; on the engine's or a preparing thread."""
+        self._future.add_done_callback(call)
+
+    def cancel(self) -> None:
+        """Give the request up wherever it is; its pages are freed between two steps."""
+        self._cancel()
+
+
+class Pipeline:
+    """One loaded checkpoint, ready to take requests from any thread.
+
+    Args:
+        engine: ready to run.
+        renderer: prepares requests.
+        workers: threads of each preparing pool.
+    """
+
+    def __init__(self, engine: Engine, renderer: PromptRenderer, workers: int) -> None:
+        self.engine = engine
+        self.renderer = renderer
+        self._loop = EngineLoop(engine)
+        self._pools = {
+            priority: ThreadPoolExecutor(workers, thread_name_prefix=f"tte-prepare-{priority}")
+            for priority in ("interactive", "corpus")
+        }
+
+    def submit(
+        self,
+        item: Item,
+        role: Role,
+        think: Think | None,
+        *,
+        priority: Priority,
+        normalize: bool,
+        on_token: Callable[[int, int], None] = lambda index, token: None,
+    ) -> Pending:
+        """Take a request in and return at once; errors of its preparation come with its result."""
+        arrival = time.perf_counter()
+        future: Future[EngineResult] = Future()
+        given_up = threading.Event()
+        tickets: list[int] = []
+
+        def prepare() -> None:
+            if given_up.is_set():
+                return
+            try:
+                request = self.renderer.render(
+                    item, role, think, priority=priority, normalize=normalize, arrival=arrival
+                )
+                listener = Listener(future.set_result, future.set_exception, on_token)
+                tickets.append(self._loop.submit(request, listener))
+            except Exception as error:
+                future.set_exception(error)
+            if given_up.is_set() and tickets:
+                self._loop.cancel(tickets[0])
+
+        def cancel() -> None:
+            given_up.set()
+            if tickets:
+                self._loop.cancel(tickets[0])
+
+        self._pools[priority].submit(prepare)
+        return Pending(future, cancel)
+
+    def close(self) -> None:
+        """Stop the pools and the loop; what is still in work fails with EngineError."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._loop.close()
+
+
+def load_pipeline(
+    folder: Path, config: EngineConfig, recipe: str | Recipe | None
+) -> tuple[Pipeline, EngineConfig, str]:
+    """Load a checkpoint folder.
+
+    Args:
+        folder: a Hugging Face checkpoint.
+        config: options, "auto" allowed.
+        recipe: a recipe, its name, or `None` for what the checkpoint says.
+
+    Returns:
+        the pipeline, the resolved config, and a digest of the checkpoint's files.
+
+    Raises:
+        CheckpointError, UnsupportedModelError, RecipeError, OptionError: before anything large is read, where possible.
+    """
+    model_config = read_config(folder)
+    spec = decoder_spec(model_config)
+    chosen = choose_recipe(folder, recipe)
+    renderer = PromptRenderer(folder, chosen, model_config.image_token_id)
+    head_spec = _head_spec(folder, chosen, spec)
+    tap_bytes = 4 * spec.hidden_size if head_spec else 0
+    config = config.resolve(
+        model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes
+    )
+    place = {"device": config.device, "dtype": config.torch_dtype}
+    files, ops = TensorFiles(folder), select_ops(config.device)
+    decoder = Decoder.load(files, spec, ops, **place)
+    tower = VisionTower(model_config, files, **place)
+    head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
+    digest = weights_digest(folder)
+    cache = FeatureCache(tower, config.vision_cache_mb * 2**20)
+
+    def features(spans: list[MediaSpan]) -> list[Features]:
+        return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
+
+    engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
+    return Pipeline(engine, renderer, config.preprocess_workers), config, digest
+
+
+def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:
+    if recipe.readout != "head":
+        return None
+    entry = read_tte_json(folder)
+    assert entry is not None, "a recipe with a head comes from the checkpoint's tte.json"
+    return HeadSpec.from_json(entry["head"], backbone)
+
+
