@@ -229,6 +229,10 @@ class Embedder:
             raise OptionError(f"vectors of {left.shape[-1]} and {right.shape[-1]} dimensions cannot be compared.")
         return torch.nn.functional.normalize(left, dim=-1) @ torch.nn.functional.normalize(right, dim=-1).T
 
+    def clear_caches(self) -> None:
+        """Forget cached prefixes and picture features, as after loading. For measurements; call it while idle."""
+        self._pipeline.clear_caches()
+
     def close(self) -> None:
         """Stop the threads; requests still in work fail with EngineError. May be called twice."""
         self._pipeline.close()

@@ -58,12 +58,16 @@ class Pipeline:
     Args:
         engine: ready to run.
         renderer: prepares requests.
+        vision_cache: the engine's picture features.
         workers: threads of each preparing pool.
     """
 
-    def __init__(self, engine: Engine, renderer: PromptRenderer, workers: int) -> None:
+    def __init__(
+        self, engine: Engine, renderer: PromptRenderer, vision_cache: FeatureCache, workers: int
+    ) -> None:
         self.engine = engine
         self.renderer = renderer
+        self._vision_cache = vision_cache
         self._loop = EngineLoop(engine)
         self._pools = {
             priority: ThreadPoolExecutor(workers, thread_name_prefix=f"tte-prepare-{priority}")
@@ -107,6 +111,12 @@ class Pipeline:
 
         self._pools[priority].submit(prepare)
         return Pending(future, cancel)
+
+    def clear_caches(self) -> None:
+        """Forget cached prefixes and picture features; to be called while nothing is in work."""
+        assert self.engine.idle, "caches are cleared between requests"
+        self.engine.pool.forget()
+        self._vision_cache.clear()
 
     def close(self) -> None:
         """Stop the pools and the loop; what is still in work fails with EngineError."""
@@ -152,7 +162,7 @@ def load_pipeline(
         return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
 
     engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
-    return Pipeline(engine, renderer, config.preprocess_workers), config, digest
+    return Pipeline(engine, renderer, cache, config.preprocess_workers), config, digest
 
 
 def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:

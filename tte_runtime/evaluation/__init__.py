@@ -1,0 +1,1 @@
+"""Evaluation: the plain transformers baseline, and measures of traces and retrieval."""

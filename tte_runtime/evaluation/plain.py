@@ -1,0 +1,219 @@
+"""Think-then-embed in plain transformers: what the runtime must equal, and what it is measured against.
+
+Two passes, as published code does it: `generate()` writes the trace, then prompt + trace are encoded again from the
+start. One pass, as a careful user of transformers could do it: the states and the cache of `generate()` are kept,
+and only the tokens that were never fed go through the model once more. Prompts and pixels come from the same
+renderer as the runtime's, so that a difference is a difference of engines; positions are transformers' own.
+Knows no pages, batches or schedules: one request at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import Qwen2VLForConditionalGeneration
+
+from tte_runtime.engine.request import EngineRequest
+from tte_runtime.errors import OptionError
+from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.inputs.items import parse_item
+from tte_runtime.inputs.prompt import PromptRenderer
+from tte_runtime.models.checkpoint import find_folder, read_config
+from tte_runtime.recipes.base import Recipe
+from tte_runtime.recipes.registry import choose_recipe, read_tte_json
+from tte_runtime.types import Role, Think
+
+
+@dataclass(frozen=True, eq=False)
+class PlainResult:
+    """One request embedded by plain transformers.
+
+    Attributes:
+        vector: float32 [E], L2-normalised.
+        trace: text without the stop token. trace_ids: the sampled ids.
+        computed: tokens that went through the decoder, second pass included. head: states the head read.
+        milliseconds: from the item to the vector, preprocessing included.
+    """
+
+    vector: NDArray[np.float32]
+    trace: str
+    trace_ids: tuple[int, ...]
+    computed: int
+    head: int
+    milliseconds: float
+
+
+class PlainEmbedder:
+    """A checkpoint in plain transformers, with sdpa attention.
+
+    Args:
+        model: in eval mode.
+        renderer: prompts and pixels.
+        head: the TTE_u head, or `None`. tap_layer: the states it reads.
+    """
+
+    def __init__(
+        self, model: Any, renderer: PromptRenderer, head: ReferenceHead | None, tap_layer: int | None
+    ) -> None:
+        self.model = model
+        self.renderer = renderer
+        self.head = head
+        self.tap_layer = tap_layer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        recipe: str | Recipe | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> PlainEmbedder:
+        """Load a checkpoint; arguments and errors as for `Embedder.from_pretrained`."""
+        folder = find_folder(name_or_path)
+        config = read_config(folder)
+        chosen = choose_recipe(folder, recipe)
+        model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+        head, tap_layer = None, None
+        if chosen.readout == "head":
+            entry = (read_tte_json(folder) or {})["head"]
+            tap_layer = entry["tap_layer"]
+            head = ReferenceHead.from_checkpoint(folder, model.config, entry["weights"]).to(device, dtype)
+        renderer = PromptRenderer(folder, chosen, config.image_token_id)
+        return cls(model.to(device).eval(), renderer, head, tap_layer)
+
+    @torch.inference_mode()
+    def embed(
+        self, item: Any, *, role: Role, think: Think | bool | None = None, passes: Literal["two", "one"] = "two"
+    ) -> PlainResult:
+        """Embed one request greedily.
+
+        Args:
+            item, role, think: as for `Embedder.embed`; sampling and deadlines are not offered here.
+            passes: "two" encodes prompt + trace again; "one" keeps the cache and the states of `generate()`.
+
+        Raises:
+            OptionError: `think` asks for sampling or a deadline. Else as `Embedder.embed`.
+        """
+        started = time.perf_counter()
+        recipe = self.renderer.recipe
+        thinking = recipe.roles[role].think if think is None else bool(think)
+        options = think if isinstance(think, Think) else Think()
+        if options.temperature > 0 or options.deadline_ms is not None:
+            raise OptionError("the plain baseline is greedy and has no deadline; use Think(max_tokens=...).")
+        request = self.renderer.render(
+            parse_item(item),
+            role,
+            options if thinking else None,
+            priority="interactive",
+            normalize=True,
+            arrival=started,
+        )
+        inputs = self._inputs(request)
+        trace, kept, cache = self._generate(request, inputs, keep=passes == "one")
+        forced = request.max_trace_tokens > 0 and (not trace or trace[-1] not in request.stop_ids)
+        tail = (request.close_ids if forced else ()) + request.suffix_ids
+        ids = torch.tensor([[*request.prompt_ids, *trace, *tail]], device=self.model.device)
+        states, computed = self._states(request, inputs, ids, kept, cache)
+        vector = self._read(states, self._positions(inputs, ids))
+        return PlainResult(
+            vector=vector.float().cpu().numpy(),
+            trace=self.renderer.tokenizer.decode([t for t in trace if t not in request.stop_ids]),
+            trace_ids=tuple(trace),
+            computed=computed,
+            head=ids.shape[1] if self.head is not None else 0,
+            milliseconds=1000 * (time.perf_counter() - started),
+        )
+
+    def _inputs(self, request: EngineRequest) -> dict[str, torch.Tensor]:
+        device = self.model.device
+        ids = torch.tensor([request.prompt_ids], device=device)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if request.media:
+            inputs["pixel_values"] = torch.cat([span.handle.pixels for span in request.media]).to(device)
+            inputs["image_grid_thw"] = torch.tensor([span.handle.grid for span in request.media], device=device)
+            inputs["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+        return inputs
+
+    def _generate(
+        self, request: EngineRequest, inputs: dict[str, torch.Tensor], *, keep: bool
+    ) -> tuple[list[int], torch.Tensor | None, Any]:
+        """The trace; with `keep` also the states of all fed tokens, [1, n, C], and the cache that holds them."""
+        if request.max_trace_tokens == 0:
+            return [], None, None
+        output = self.model.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=request.max_trace_tokens,
+            eos_token_id=sorted(request.stop_ids),
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_hidden_states=keep,
+        )
+        trace = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+        if not keep:
+            return trace, None, None
+        states = torch.cat([step[self._layer] for step in output.hidden_states], dim=1)
+        return trace, states, output.past_key_values
+
+    @property
+    def _layer(self) -> int:
+        """Index into transformers' tuple of hidden states: entry i stands before layer i, the last is normed."""
+        return -1 if self.tap_layer is None else self.tap_layer
+
+    def _states(
+        self,
+        request: EngineRequest,
+        inputs: dict[str, torch.Tensor],
+        ids: torch.Tensor,
+        kept: torch.Tensor | None,
+        cache: Any,
+    ) -> tuple[torch.Tensor, int]:
+        """The states that the readout reads, [1, n, C], and how many tokens were computed for the request."""
+        if kept is None or cache is None:  # the second pass: everything again, the vision tower included
+            media = {k: v for k, v in inputs.items() if k in ("pixel_values", "image_grid_thw")}
+            if media:
+                media["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+            self.model.model.rope_deltas = None
+            output = self.model.model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True, use_cache=False, **media
+            )
+            generated = ids.shape[1] - len(request.prompt_ids) - len(request.suffix_ids)
+            first = len(request.prompt_ids) + max(0, generated - 1) if request.max_trace_tokens else 0
+            return output.hidden_states[self._layer], first + ids.shape[1]
+        rest = ids[:, kept.shape[1] :]
+        positions = self._positions(inputs, ids)[:, :, kept.shape[1] :]
+        output = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(rest),
+            position_ids=positions,
+            past_key_values=cache,
+            output_hidden_states=True,
+            use_cache=True,
+        )
+        return torch.cat([kept, output.hidden_states[self._layer]], dim=1), ids.shape[1]
+
+    def _positions(self, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+        """transformers' own M-RoPE positions, int64 [3, 1, n]."""
+        if "image_grid_thw" not in inputs:
+            return torch.arange(ids.shape[1], device=ids.device).expand(3, 1, -1)
+        positions, _ = self.model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.model.config.image_token_id).int(),
+            image_grid_thw=inputs["image_grid_thw"],
+        )
+        return positions
+
+    def _read(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """[E], L2-normalised."""
+        if self.head is not None:
+            last = torch.tensor([states.shape[1] - 1], device=states.device)
+            return self.head(states, positions, last)[0]
+        rows = states[0].mean(0) if self.renderer.recipe.readout == "mean" else states[0, -1]
+        return F.normalize(rows.float(), dim=-1)
