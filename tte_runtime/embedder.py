@@ -202,7 +202,7 @@ class Embedder:
             normalize=normalize_embeddings,
             on_token=lambda index, token: events.put((index, token)),
         )
-        pending.add_done_callback(lambda future: events.put(None))
+        pending.add_done_callback(lambda: events.put(None))
 
         def generate() -> Iterator[TraceToken | Result]:
             try:

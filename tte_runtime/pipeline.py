@@ -6,10 +6,11 @@ jobs have a pool of their own, so that they cannot hold up an interactive reques
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from pathlib import Path
 
 from tte_runtime.config import EngineConfig
@@ -17,6 +18,7 @@ from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.loop import EngineLoop
 from tte_runtime.engine.request import EngineResult, Listener, MediaSpan
 from tte_runtime.engine.sequence import Features
+from tte_runtime.errors import EngineError
 from tte_runtime.heads.decoder_head import DecoderHead, HeadSpec
 from tte_runtime.inputs.items import Item
 from tte_runtime.inputs.prompt import PromptRenderer
@@ -33,23 +35,53 @@ from tte_runtime.types import Priority, Role, Think
 
 
 class Pending:
-    """A request on its way: wait for its result, or give it up."""
+    """A request on its way: wait for its result, or give it up.
 
-    def __init__(self, future: Future[EngineResult], cancel: Callable[[], None]) -> None:
-        self._future = future
-        self._cancel = cancel
+    It is settled once, by whoever comes first: the engine, a failed preparation, `cancel`, or `Pipeline.close`.
+    """
+
+    def __init__(self) -> None:
+        self._future: Future[EngineResult] = Future()
+        self._on_cancel: Callable[[], None] | None = None
+        self._lock = threading.Lock()
 
     def result(self) -> EngineResult:
         """Wait for the result; raises what the request failed with."""
         return self._future.result()
 
-    def add_done_callback(self, call: Callable[[Future[EngineResult]], object]) -> None:
-        """Call when the request is done or has failed; on the engine's or a preparing thread."""
-        self._future.add_done_callback(call)
+    @property
+    def done(self) -> bool:
+        """There is a result, or an error."""
+        return self._future.done()
+
+    def add_done_callback(self, call: Callable[[], object]) -> None:
+        """Call when the request is settled, on the thread that settles it."""
+        self._future.add_done_callback(lambda future: call())
 
     def cancel(self) -> None:
         """Give the request up wherever it is; its pages are freed between two steps."""
-        self._cancel()
+        self.fail(EngineError("the request was cancelled."))
+        with self._lock:
+            on_cancel = self._on_cancel
+        if on_cancel is not None:
+            on_cancel()
+
+    def succeed(self, result: EngineResult) -> None:
+        """Settle with a result, unless it is settled."""
+        with contextlib.suppress(InvalidStateError):
+            self._future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Settle with an error, unless it is settled."""
+        with contextlib.suppress(InvalidStateError):
+            self._future.set_exception(error)
+
+    def in_engine(self, cancel: Callable[[], None]) -> None:
+        """The engine has taken the request over, and `cancel` would drop it there."""
+        with self._lock:
+            self._on_cancel = cancel
+        if self.done:
+            cancel()
 
 
 class Pipeline:
@@ -69,6 +101,9 @@ class Pipeline:
         self.renderer = renderer
         self._vision_cache = vision_cache
         self._loop = EngineLoop(engine)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._open: set[Pending] = set()
         self._pools = {
             priority: ThreadPoolExecutor(workers, thread_name_prefix=f"tte-prepare-{priority}")
             for priority in ("interactive", "corpus")
@@ -84,33 +119,34 @@ class Pipeline:
         normalize: bool,
         on_token: Callable[[int, int], None] = lambda index, token: None,
     ) -> Pending:
-        """Take a request in and return at once; errors of its preparation come with its result."""
+        """Take a request in and return at once; errors of its preparation come with its result.
+
+        Raises:
+            EngineError: the pipeline is closed.
+        """
         arrival = time.perf_counter()
-        future: Future[EngineResult] = Future()
-        given_up = threading.Event()
-        tickets: list[int] = []
+        pending = Pending()
 
         def prepare() -> None:
-            if given_up.is_set():
+            if pending.done:
                 return
             try:
                 request = self.renderer.render(
                     item, role, think, priority=priority, normalize=normalize, arrival=arrival
                 )
-                listener = Listener(future.set_result, future.set_exception, on_token)
-                tickets.append(self._loop.submit(request, listener))
+                ticket = self._loop.submit(request, Listener(pending.succeed, pending.fail, on_token))
             except Exception as error:
-                future.set_exception(error)
-            if given_up.is_set() and tickets:
-                self._loop.cancel(tickets[0])
+                pending.fail(error)
+            else:
+                pending.in_engine(lambda: self._loop.cancel(ticket))
 
-        def cancel() -> None:
-            given_up.set()
-            if tickets:
-                self._loop.cancel(tickets[0])
-
-        self._pools[priority].submit(prepare)
-        return Pending(future, cancel)
+        with self._lock:
+            if self._closed:
+                raise EngineError("the embedder is closed. Make a new one.")
+            self._open.add(pending)
+            self._pools[priority].submit(prepare)
+        pending.add_done_callback(lambda: self._open.discard(pending))
+        return pending
 
     def clear_caches(self) -> None:
         """Forget cached prefixes and picture features; to be called while nothing is in work."""
@@ -119,10 +155,14 @@ class Pipeline:
         self._vision_cache.clear()
 
     def close(self) -> None:
-        """Stop the pools and the loop; what is still in work fails with EngineError."""
+        """Stop the pools and the loop; what is still in work fails with EngineError. May be called twice."""
+        with self._lock:
+            self._closed = True
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self._loop.close()
+        for pending in list(self._open):
+            pending.fail(EngineError("the embedder was closed while the request was in work."))
 
 
 def load_pipeline(

@@ -6,6 +6,7 @@ Knows when to step and when to sleep; knows nothing of what a step does.
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class EngineLoop:
                 failure.__cause__ = error
                 self.engine.fail_step(failure)
         for listener in list(self._listeners.values()):
-            listener.on_error(EngineError("the engine was closed while the request was in work."))
+            _tell(listener.on_error, EngineError("the engine was closed while the request was in work."))
 
     def _read_inbox(self) -> bool:
         """Carry out what has come in, waiting for something when the engine is idle. False when it is time to stop."""
@@ -97,17 +98,28 @@ class EngineLoop:
 
         def on_result(result: EngineResult) -> None:
             forget()
-            listener.on_result(result)
+            _tell(listener.on_result, result)
 
         def on_error(error: Exception) -> None:
             forget()
-            listener.on_error(error)
+            _tell(listener.on_error, error)
+
+        def on_token(index: int, token: int) -> None:
+            _tell(listener.on_token, index, token)
 
         self._listeners[ticket] = listener
-        self._numbers[ticket] = self.engine.add(request, Listener(on_result, on_error, listener.on_token))
+        self._numbers[ticket] = self.engine.add(request, Listener(on_result, on_error, on_token))
 
     def _drop(self, ticket: int) -> None:
         self._listeners.pop(ticket, None)
         number = self._numbers.pop(ticket, None)
         if number is not None:
             self.engine.cancel(number)
+
+
+def _tell(call: Callable[..., None], *news: object) -> None:
+    """Call a listener; what it raises is its own affair and must not fail the step of its neighbours."""
+    try:
+        call(*news)
+    except Exception:
+        logging.getLogger(__name__).exception("a listener failed")
