@@ -7,6 +7,7 @@ take a method's place without its caller noticing. Knows tensors; knows no model
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,20 @@ class StepLayout:
     query_lens_host: tuple[int, ...]
     kv_lens_host: tuple[int, ...]
 
+    # What TorchOps needs in every layer, made once a step.
+
+    @cached_property
+    def page_and_offset(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots as int64 [T] pages and offsets."""
+        return self.slots // PAGE_SIZE, self.slots % PAGE_SIZE
+
+    @cached_property
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a decode step: the pages that hold anything, [S, P], and which of their tokens each row sees, [S, 1, 1, P * 16]."""
+        table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]
+        tokens = torch.arange(table.shape[1] * PAGE_SIZE, device=table.device)
+        return table, (tokens < self.kv_lens[:, None])[:, None, None]
+
 
 class Ops:
     """Base of the backends: what every one of them must offer. Shapes stand at `TorchOps`."""
@@ -52,6 +67,8 @@ class TorchOps(Ops):
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """x / rms(x) in fp32, rounded to x's dtype, times `weight`. [T, C] -> [T, C]."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, weight.shape, weight, eps)  # the same order of rounding, in one call
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         return weight * wide.to(x.dtype)
@@ -87,14 +104,14 @@ class TorchOps(Ops):
         cos: torch.Tensor,
         sin: torch.Tensor,
         pages: torch.Tensor,
-        slots: torch.Tensor,
+        layout: StepLayout,
         *,
         num_heads: int,
     ) -> torch.Tensor:
         """Rotate q and k by halves, write k and v to their slots, return q.
 
         Args:
-            qkv: [T, (H + 2K) * D]. cos, sin: fp32 [T, D/2]. pages: [2, N, K, 16, D]. slots: int64 [T].
+            qkv: [T, (H + 2K) * D]. cos, sin: fp32 [T, D/2]. pages: [2, N, K, 16, D].
 
         Returns:
             q, [T, H, D].
@@ -106,9 +123,8 @@ class TorchOps(Ops):
         cos, sin = cos[:, None].to(qkv.dtype), sin[:, None].to(qkv.dtype)
         turned = torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
         q, k = turned.split([num_heads, num_kv_heads], dim=1)
-        page, offset = slots // PAGE_SIZE, slots % PAGE_SIZE
-        pages[0, page, :, offset] = k
-        pages[1, page, :, offset] = v
+        page, offset = layout.page_and_offset
+        pages[:, page, :, offset] = torch.stack((k, v), dim=1)
         return q
 
     def attention(
@@ -138,11 +154,8 @@ class TorchOps(Ops):
     ) -> torch.Tensor:
         rows, num_heads, head_dim = q.shape
         num_kv_heads = pages.shape[2]
-        longest = max(layout.kv_lens_host)
-        table = layout.page_table[:, : -(-longest // PAGE_SIZE)]
+        table, mask = layout.rows
         kv = pages[:, table].permute(0, 1, 3, 2, 4, 5).flatten(3, 4)  # [2, S, K, P * 16, D]
-        seen = torch.arange(kv.shape[3], device=q.device) < layout.kv_lens[:, None]
-        mask = seen[:, None, None]
         packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
         out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=mask, scale=scale)
         return out.reshape(rows, num_heads, head_dim)

@@ -122,7 +122,7 @@ class LayerStack:
     ) -> torch.Tensor:
         spec, ops = self.spec, self.ops
         qkv = ops.norm_linear(hidden, w.input_norm, spec.norm_eps, w.qkv, w.qkv_bias, layout)
-        q = ops.rope_write_kv(qkv, cos, sin, pages, layout.slots, num_heads=spec.num_heads)
+        q = ops.rope_write_kv(qkv, cos, sin, pages, layout, num_heads=spec.num_heads)
         mixed = ops.attention(q, pages, layout, scale=spec.head_dim**-0.5)
         hidden = ops.linear_residual(mixed.flatten(1), w.out, hidden, layout)
         gated = ops.norm_swiglu(hidden, w.post_norm, spec.norm_eps, w.gate_up, layout)
