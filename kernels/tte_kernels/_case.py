@@ -1,7 +1,7 @@
 """The data classes by which an op describes itself: `Case`, `BadInput`, `Op` and `CompileSpec`.
 
-Tests, benchmarks, the compile check and the README table read these and nothing else, so a new op is picked up by
-all four without touching them. This file does not know any op, and imports no Triton.
+Tests, benchmarks, the compile check and the README table read these and nothing else, so a new op is picked
+up by all four without touching them. This file does not know any op, and imports no Triton.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ class Case:
         name: unique within the op, e.g. "qwen2vl_2b-T64".
         dims: the letters of the contract and their sizes, e.g. {"T": 63, "C": 96}.
         make_inputs: (seed, device, dtype) -> keyword arguments. Seeded, so that two calls give equal tensors.
-        bytes_of: bytes that a perfect kernel must move (each input byte it needs once, each output byte once), as a
-            function of the activation dtype. Closed form in `dims`; a test holds it against the tensors.
+        bytes_of: bytes that a perfect kernel must move (each input byte it needs once, each output byte
+            once), as a function of the activation dtype. Closed form in `dims`; a test holds it against the
+            tensors.
         flops: multiply and add counted as two; closed form in `dims`.
         tag: "ci" runs under the interpreter in under a second; "model" is a real model's shape, for hardware.
-        dtypes: activation dtypes of the case. bf16 is skipped under the interpreter, which is silently wrong in it.
+        dtypes: activation dtypes of the case. bf16 is skipped under the interpreter, which is silently wrong
+            in it.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Case:
 
 @dataclass(frozen=True)
 class BadInput:
-    """A way to break a contract: `change(inputs)` returns the broken arguments, `raises` must come with `match`."""
+    """A way to break a contract: `change(inputs)` must be refused with `raises`, its message like `match`."""
 
     name: str
     change: Callable[[Inputs], Inputs]
@@ -70,12 +72,15 @@ class Op:
         cases: shapes; at least one "ci" and one "model".
         tolerance: per activation dtype, justified by a comment beside it.
         formula, used_by: one line each, for the README table.
-        traffic: (inputs, outputs) -> (bytes, flops), counted from the actual tensors, independent of `Case.bytes_of`.
+        traffic: (inputs, outputs) -> (bytes, flops), counted from the actual tensors, independent of
+            `Case.bytes_of`.
         mutates: names of the arguments that the op writes.
-        shortfall: for outputs that are ids: (inputs, outputs) -> how much worse in fp32 the chosen ones score than the
-            best; compared with `Tolerance.atol` instead of elementwise, as a near tie may fall either way.
-        num_rows, take_rows: rows whose bits must not depend on their neighbours. `take_rows(inputs, keep)` gives
-            inputs of only those rows; output row i must then equal row keep[i] of the full run. None: no such axis.
+        shortfall: for outputs that are ids: (inputs, outputs) -> how much worse in fp32 the chosen ones score
+            than the best; compared with `Tolerance.atol` instead of elementwise, as a near tie may fall
+            either way.
+        num_rows, take_rows: rows whose bits must not depend on their neighbours. `take_rows(inputs, keep)`
+            gives inputs of only those rows; output row i must then equal row keep[i] of the full run. None:
+            no such axis.
         opcheck: (inputs) -> list of (torch.ops.tte.<overload>, positional args) for torch.library.opcheck.
         bad_inputs: at least a wrong dtype, a wrong shape, a wrong stride and a wrong device where they apply.
     """
@@ -107,7 +112,8 @@ class CompileSpec:
         constexprs: constexpr name -> value.
         num_warps, num_stages: as launched.
         streamed: the kernel streams its main operand from memory, so 128-bit loads are required on sm_90.
-        aligned: integer arguments that are multiples of 16 in the shipped shapes (strides). Pointers always are.
+        aligned: integer arguments that are multiples of 16 in the shipped shapes (strides). Pointers always
+            are.
         max_registers: budget a thread on sm_90.
         fp_fusion: Triton's enable_fp_fusion, as launched.
     """

@@ -1,8 +1,8 @@
 """Checks of arguments, shared by the doors of all ops.
 
-Each raises KernelInputError (KernelTypeError for dtypes and Python types) as `op: argument must ..., got ...`.
-Only shapes, strides, dtypes and devices are looked at, never values: reading a value would wait for the device,
-and these checks also run on fake tensors. This file does not know any op, and imports no Triton.
+Each raises KernelInputError (KernelTypeError for dtypes and Python types) as `op: name must ..., got ...`.
+Only shapes, strides, dtypes and devices are looked at, never values: reading a value would wait for the
+device, and these checks also run on fake tensors. This file does not know any op, and imports no Triton.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def check_dtype(op: str, name: str, tensor: torch.Tensor, allowed: Sequence[torc
     """Raises KernelTypeError unless the dtype is one of `allowed`."""
     if tensor.dtype not in allowed:
         listed = " or ".join(str(dtype) for dtype in allowed)
-        raise KernelTypeError(f"{op}: {name} must have dtype {listed}, got {tensor.dtype}. Convert it with .to().")
+        raise KernelTypeError(
+            f"{op}: {name} must have dtype {listed}, got {tensor.dtype}. Convert it with .to()."
+        )
 
 
 def check_shape(op: str, name: str, tensor: torch.Tensor, shape: Sequence[int | str]) -> None:
@@ -73,8 +75,8 @@ def check_packed(op: str, name: str, tensor: torch.Tensor) -> None:
     """The tensor must be contiguous in all dimensions."""
     if not tensor.is_contiguous():
         raise KernelInputError(
-            f"{op}: {name} must be contiguous, got strides {tuple(tensor.stride())} for shape {list(tensor.shape)}."
-            " Call .contiguous() on it."
+            f"{op}: {name} must be contiguous, got strides {tuple(tensor.stride())} for shape"
+            f" {list(tensor.shape)}. Call .contiguous() on it."
         )
 
 
@@ -99,7 +101,9 @@ def check_tensor(
     check_shape(op, name, tensor, shape)
     check_inner_contiguous(op, name, tensor)
     if device is not None and tensor.device != device:
-        raise KernelInputError(f"{op}: {name} must be on {device} like the first argument, got {tensor.device}.")
+        raise KernelInputError(
+            f"{op}: {name} must be on {device} like the first argument, got {tensor.device}."
+        )
 
 
 def check_pages(op: str, kv_pages: torch.Tensor, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:

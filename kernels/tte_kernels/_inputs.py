@@ -15,15 +15,17 @@ __all__ = ["cumulative", "int_tensor", "random_tensor", "strided_rows"]
 def random_tensor(
     shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0
 ) -> torch.Tensor:
-    """Normal values times `scale`, contiguous. Large tensors on a GPU are drawn there, which takes seconds less."""
+    """Normal values times `scale`, contiguous. Large tensors on a GPU are drawn there, which is faster."""
     where = device if device.startswith("cuda") and torch.Size(shape).numel() > 1 << 22 else "cpu"
     generator = torch.Generator(device=where).manual_seed(seed)
     values = torch.randn(tuple(shape), generator=generator, device=where, dtype=torch.float32)
     return (values * scale).to(device=device, dtype=dtype)
 
 
-def strided_rows(shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
-    """As random_tensor, but a slice of something wider: the last dimension is contiguous, the one before is not."""
+def strided_rows(
+    shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0
+) -> torch.Tensor:
+    """As random_tensor, but a slice of something wider: only the last dimension is contiguous."""
     *outer, inner = shape
     return random_tensor((*outer, inner + 16), seed, device, dtype, scale)[..., 8 : 8 + inner]
 

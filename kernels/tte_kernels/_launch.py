@@ -1,7 +1,8 @@
 """What all launchers share: may these tensors be launched here, and with which options.
 
-Knows the three ways a kernel can run (a GPU; the interpreter on CPU tensors; not at all) and Programmatic Dependent
-Launch (PDL). Imports Triton only inside functions, so that importing tte_kernels needs none. Does not know any op.
+Knows the three ways a kernel can run (a GPU; the interpreter on CPU tensors; not at all) and Programmatic
+Dependent Launch (PDL). Imports Triton only inside functions, so that importing tte_kernels needs none. Does
+not know any op.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _pdl = False
 
 
 def interpreted() -> bool:
-    """True where TRITON_INTERPRET was set before the kernels were defined; they then run on CPU tensors, in NumPy."""
+    """True where TRITON_INTERPRET was set before Triton was imported: kernels then run on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
@@ -32,8 +33,9 @@ def require_backend(op: str, tensor: torch.Tensor) -> None:
             )
     elif not tensor.is_cuda:
         raise KernelBackendError(
-            f"{op}: Triton kernels need tensors on a GPU, got {tensor.device}. Move them, set TRITON_INTERPRET=1 before"
-            f" the first import for a (slow) run in the interpreter, or call tte_kernels.{op}.reference."
+            f"{op}: Triton kernels need tensors on a GPU, got {tensor.device}. Move them, set"
+            " TRITON_INTERPRET=1 before the first import for a (slow) run in the interpreter, or call"
+            f" tte_kernels.{op}.reference."
         )
     try:
         import triton  # noqa: F401
@@ -48,8 +50,12 @@ def set_pdl(enabled: bool) -> None:
         KernelInputError: switched on where the current GPU is older than sm_90, or there is none.
     """
     global _pdl
-    if enabled and (interpreted() or not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 9):
-        raise KernelInputError("set_pdl: enabled must be False without a GPU of compute capability 9.0, got True.")
+    if enabled and (
+        interpreted() or not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 9
+    ):
+        raise KernelInputError(
+            "set_pdl: enabled must be False without a GPU of compute capability 9.0, got True."
+        )
     _pdl = enabled
 
 
@@ -61,11 +67,15 @@ def pdl_enabled() -> bool:
 def launch_options(num_warps: int, num_stages: int, *, fp_fusion: bool = False) -> dict[str, Any]:
     """Keyword arguments of a launch.
 
-    `enable_fp_fusion` is always given: Triton's default is on up to 3.9 and off from 3.10, and a multiply-add that is
-    fused in one and not in the other changes bits. Off here, so that elementwise kernels round as their contract says;
-    matrix products on tensor cores do not see it.
+    `enable_fp_fusion` is always given: Triton's default is on up to 3.9 and off from 3.10, and a multiply-add
+    that is fused in one and not in the other changes bits. Off here, so that elementwise kernels round as
+    their contract says; matrix products on tensor cores do not see it.
     """
-    options: dict[str, Any] = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fp_fusion}
+    options: dict[str, Any] = {
+        "num_warps": num_warps,
+        "num_stages": num_stages,
+        "enable_fp_fusion": fp_fusion,
+    }
     if _pdl:
         options["launch_pdl"] = True
     return options

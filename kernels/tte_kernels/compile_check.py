@@ -2,10 +2,10 @@
 
     python -m tte_kernels.compile_check --targets sm_80,sm_90,sm_100,gfx942
 
-Prints one line a kernel, configuration and target, and exits with 1 if one does not compile or fails a gate on
-sm_90: no spills, registers within the kernel's budget, at most 227 KiB of shared memory, and, for kernels that stream an
-operand, 128-bit loads for most of the bytes. Runs in a process of its own: TRITON_INTERPRET replaces the compiler.
-It does not know any op, and proves nothing about results or speed.
+Prints one line a kernel, configuration and target, and exits with 1 if one does not compile or fails a gate
+on sm_90: no spills, registers within the kernel's budget, at most 227 KiB of shared memory, and, for kernels
+that stream an operand, 128-bit loads for most of the bytes. Runs in a process of its own: TRITON_INTERPRET
+replaces the compiler. It does not know any op, and proves nothing about results or speed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _runs_on(spec: CompileSpec, target: str) -> bool:
 
 
 def _compile(spec: CompileSpec, target: str) -> Any:
-    """The triton.compile result; pointers and `spec.aligned` integers are declared multiples of 16, as at a launch."""
+    """The triton.compile result; pointers and `spec.aligned` integers are multiples of 16, as at a launch."""
     import triton
     from triton.compiler import ASTSource
 
@@ -83,7 +83,8 @@ def check(ops: Iterable[str], targets: Iterable[str]) -> Iterator[Row]:
                     yield Row(op, target, spec, read_cost(_compile(spec, target)))
                 except KernelInputError:
                     raise
-                except Exception as error:  # the compiler raises many kinds; each is a failed row, none stops the table
+                except Exception as error:
+                    # The compiler raises many kinds; each is a failed row, and none stops the table.
                     yield Row(op, target, spec, None, f"{type(error).__name__}: {error}".splitlines()[0])
 
 
@@ -101,7 +102,9 @@ def failures(row: Row) -> list[str]:
     if cost.shared > MAX_SHARED:
         failed.append(f"{cost.shared} bytes of shared memory, at most {MAX_SHARED}")
     if spec.streamed and cost.wide_share <= 0.5:
-        failed.append(f"128-bit loads carry {cost.wide_share:.0%} of the bytes, must be over half: {cost.loads}")
+        failed.append(
+            f"128-bit loads carry {cost.wide_share:.0%} of the bytes, must be over half: {cost.loads}"
+        )
     return failed
 
 
@@ -116,7 +119,9 @@ def _line(row: Row) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tte_kernels.compile_check", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tte_kernels.compile_check", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--targets", default=GATED_TARGET, help=f"comma-separated, of {', '.join(TARGETS)}")
     parser.add_argument("--ops", default="", help="comma-separated; default: all")
     arguments = parser.parse_args(argv)
@@ -129,9 +134,12 @@ def main(argv: list[str] | None = None) -> int:
     targets = arguments.targets.split(",")
     for target in targets:
         _gpu_target(target)  # a misspelt target is refused before the first minute of compiling
-    ops = [get_op(name).name for name in arguments.ops.split(",")] if arguments.ops else [op.name for op in OPS]
+    ops = (
+        [get_op(name).name for name in arguments.ops.split(",")] if arguments.ops else [op.name for op in OPS]
+    )
     print(f"triton {triton.__version__}; gates on {GATED_TARGET}; loads are bits x instructions")
-    print(f"{'op':<18} {'kernel/configuration':<52} {'target':<7} {'regs':>5} {'spills':>7} {'shared':>8} {'loads':<24} gate")
+    name = f"{'op':<18} {'kernel/configuration':<52} {'target':<7}"
+    print(f"{name} {'regs':>5} {'spills':>7} {'shared':>8} {'loads':<24} gate")
     failed = total = 0
     for row in check(ops, targets):
         print(_line(row), flush=True)

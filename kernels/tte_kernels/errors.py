@@ -1,7 +1,7 @@
 """The errors of tte_kernels.
 
     KernelError
-    ├── KernelInputError    (ValueError)   a tensor or number breaks the contract of an op: shape, stride, range, device
+    ├── KernelInputError    (ValueError)   an argument breaks the contract: shape, stride, range, device
     │   └── KernelTypeError (TypeError)    the same, for a wrong dtype or a wrong Python type
     └── KernelBackendError  (RuntimeError) the inputs are fine, but nothing here can run them
 
@@ -26,4 +26,4 @@ class KernelTypeError(KernelInputError, TypeError):
 
 
 class KernelBackendError(KernelError, RuntimeError):
-    """No backend can run these inputs: Triton is missing, or tensors are on the CPU without the interpreter."""
+    """Nothing can run these inputs: Triton is missing, or tensors are on the CPU without the interpreter."""

@@ -1,7 +1,7 @@
 """All ops of the library: `OPS`, found by looking for folders that hold a `cases.py`.
 
-A new op is an `OP` in its own cases.py; nothing is listed here. Importing this file imports every op's cases, but no
-Triton. It does not know what an op does.
+A new op is an `OP` in its own cases.py; nothing is listed here. Importing this file imports every op's cases,
+but no Triton. It does not know what an op does.
 """
 
 from __future__ import annotations

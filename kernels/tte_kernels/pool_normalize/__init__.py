@@ -3,11 +3,11 @@
     last:  h[s] = hidden[cu_seqlens[s+1] - 1], or hidden[rows[s]]
            n[s] = h * rsqrt(mean(h^2) + eps) * norm_weight            (h itself without norm_weight)
     mean:  n[s] = mean over the rows r of sequence s of the n of row r
-    e[s] = n[s, :dim]                                                 Matryoshka cut (Kusupati et al., arXiv:2205.13147)
-    out[s] = e / max(||e||_2, 1e-12)                                  (e itself with normalize=False)
+    e[s] = n[s, :dim]                                          Matryoshka cut (arXiv:2205.13147)
+    out[s] = e / max(||e||_2, 1e-12)                           e itself with normalize=False
 
-Everything in fp32 and nothing rounded before the fp32 output. An all-zero row stays zero. A sequence's vector never
-depends on other sequences. This file is the door; it does not know which rows an engine wants, nor why.
+Everything in fp32 and nothing rounded before the fp32 output. An all-zero row stays zero. A sequence's vector
+never depends on other sequences. This file is the door; it does not know which rows an engine wants, nor why.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ def pool_normalize(
 
     Args:
         hidden: [T, C] float32, float16 or bfloat16, before the final norm; rows may be strided. C <= 16384.
-        cu_seqlens: [S+1] int32, non-decreasing, the bounds of each sequence in `hidden`. An empty sequence is refused
-            where the bounds are on the CPU, and gives zeros where they are on a GPU (reading them would wait for it).
-        rows: [S] int64, row of `hidden` for each vector; a negative row (padding) gives zeros. Instead of cu_seqlens.
+        cu_seqlens: [S+1] int32, non-decreasing, the bounds of each sequence in `hidden`. An empty sequence is
+            refused where the bounds are on the CPU, and gives zeros where they are on a GPU (reading them
+            would wait for it).
+        rows: [S] int64, row of `hidden` for each vector; a negative row (padding) gives zeros. Instead of
+            cu_seqlens.
         norm_weight: [C], dtype of hidden: the final RMSNorm; None where hidden is already normed.
         eps: of that norm; > 0.
         dim: E, the number of leading elements kept, 1..C; None keeps all.
@@ -53,8 +55,9 @@ def pool_normalize(
         [S, E] float32, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride, device, dim, mode or eps; both or
-        neither of cu_seqlens and rows; bounds or rows outside `hidden` where they are on the CPU.
+        KernelTypeError: a wrong dtype.
+        KernelInputError: a wrong shape, stride, device, dim, mode or eps; both or neither of cu_seqlens and
+            rows; bounds or rows outside `hidden` where they are on the CPU.
         KernelBackendError: nothing can run it here.
     """
     op = "pool_normalize"
@@ -66,19 +69,25 @@ def pool_normalize(
         raise KernelInputError(f"{op}: exactly one of cu_seqlens and rows must be given.")
     if cu_seqlens is not None:
         if isinstance(cu_seqlens, torch.Tensor) and cu_seqlens.dtype == torch.int64:
-            raise KernelTypeError(f"{op}: cu_seqlens must have dtype torch.int32, got torch.int64. Row indices go in rows=.")
+            raise KernelTypeError(
+                f"{op}: cu_seqlens must have dtype torch.int32, got torch.int64. Row indices go in rows=."
+            )
         check_tensor(op, "cu_seqlens", cu_seqlens, ("S+1",), (torch.int32,), hidden.device)
         require(cu_seqlens.shape[0] > 0, op, "cu_seqlens must have at least one element, got 0.")
     else:
         assert rows is not None
         check_tensor(op, "rows", rows, ("S",), (torch.int64,), hidden.device)
-        require(mode == "last", op, f"mode must be 'last' with rows, got {mode!r}. Pass cu_seqlens to average.")
+        require(
+            mode == "last", op, f"mode must be 'last' with rows, got {mode!r}. Pass cu_seqlens to average."
+        )
     if norm_weight is not None:
         check_tensor(op, "norm_weight", norm_weight, (width,), (hidden.dtype,), hidden.device)
     check_positive(op, "eps", eps)
     kept = width if dim is None else dim
     require(1 <= kept <= width, op, f"dim must be in 1..{width}, got {kept}.")
-    out: torch.Tensor = torch.ops.tte.pool_normalize(hidden, cu_seqlens, rows, norm_weight, eps, kept, mode, normalize)
+    out: torch.Tensor = torch.ops.tte.pool_normalize(
+        hidden, cu_seqlens, rows, norm_weight, eps, kept, mode, normalize
+    )
     return out
 
 
@@ -93,12 +102,14 @@ def _check_values(hidden: torch.Tensor, cu_seqlens: torch.Tensor | None, rows: t
         require(high < num_tokens, "pool_normalize", f"rows must be below T = {num_tokens}, got {high}.")
         return
     require(
-        0 <= low and high <= num_tokens,
+        low >= 0 and high <= num_tokens,
         "pool_normalize",
         f"cu_seqlens must stay within 0..T = {num_tokens}, got {low}..{high}.",
     )
     shortest = int(index.diff().min()) if index.numel() > 1 else 1
-    require(shortest > 0, "pool_normalize", f"every sequence must have at least 1 token, got one of {shortest}.")
+    require(
+        shortest > 0, "pool_normalize", f"every sequence must have at least 1 token, got one of {shortest}."
+    )
 
 
 @torch.library.custom_op("tte::pool_normalize", mutates_args=())
@@ -116,7 +127,14 @@ def _pool_normalize(
 
     _check_values(hidden, cu_seqlens, rows)
     return launch(
-        hidden, cu_seqlens, rows=rows, norm_weight=norm_weight, eps=eps, dim=dim, mode=mode, normalize=normalize
+        hidden,
+        cu_seqlens,
+        rows=rows,
+        norm_weight=norm_weight,
+        eps=eps,
+        dim=dim,
+        mode=mode,
+        normalize=normalize,
     )
 
 
@@ -140,7 +158,7 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports Triton."""
+    """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
         from tte_kernels.pool_normalize.kernel import launch
 

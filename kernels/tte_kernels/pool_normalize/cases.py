@@ -48,7 +48,9 @@ def _case(shape: _Shape) -> Case:
             "hidden": hidden,
             "cu_seqlens": cumulative(shape.lengths, device) if shape.rows is None else None,
             "rows": None if shape.rows is None else int_tensor(shape.rows, device, torch.int64),
-            "norm_weight": 1 + 0.1 * random_tensor((shape.dim,), seed + 1, device, dtype) if shape.norm else None,
+            "norm_weight": 1 + 0.1 * random_tensor((shape.dim,), seed + 1, device, dtype)
+            if shape.norm
+            else None,
             "eps": 1e-6,
             "dim": shape.kept,
             "mode": shape.mode,
@@ -59,8 +61,11 @@ def _case(shape: _Shape) -> Case:
         name=shape.name,
         dims={"T": tokens, "S": vectors, "C": shape.dim, "E": kept},
         make_inputs=make_inputs,
-        bytes_of=lambda dtype: (read + shape.norm) * shape.dim * dtype.itemsize + 4 * vectors * kept + index_bytes,
-        flops=read * shape.dim * (3 * shape.norm + 1) + vectors * (shape.norm * shape.dim + 3 * shape.normalize * kept),
+        bytes_of=lambda dtype: (
+            (read + shape.norm) * shape.dim * dtype.itemsize + 4 * vectors * kept + index_bytes
+        ),
+        flops=read * shape.dim * (3 * shape.norm + 1)
+        + vectors * (shape.norm * shape.dim + 3 * shape.normalize * kept),
         tag="model" if shape.tag == "model" else "ci",
     )
 
@@ -86,7 +91,10 @@ def _take_rows(inputs: Inputs, keep: Sequence[int]) -> Inputs:
     bounds = inputs["cu_seqlens"].tolist()
     spans = [inputs["hidden"][bounds[i] : bounds[i + 1]] for i in keep]
     lengths = [span.shape[0] for span in spans]
-    return inputs | {"hidden": torch.cat(spans), "cu_seqlens": cumulative(lengths, str(inputs["hidden"].device))}
+    return inputs | {
+        "hidden": torch.cat(spans),
+        "cu_seqlens": cumulative(lengths, str(inputs["hidden"].device)),
+    }
 
 
 def _opcheck(inputs: Inputs) -> list[tuple[object, tuple[object, ...]]]:
@@ -110,7 +118,11 @@ CASES: list[Case] = [
     _case(_Shape("last-1-63-127-129", 192, lengths=(1, 63, 127, 129))),
     _case(_Shape("last-1000-strided", 100, lengths=(1000, 1), strided=True)),
     _case(_Shape("mean-1-63-129", 96, lengths=(1, 63, 129), mode="mean")),
-    _case(_Shape("mean-strided-plain", 200, lengths=(7, 2), mode="mean", norm=False, normalize=False, strided=True)),
+    _case(
+        _Shape(
+            "mean-strided-plain", 200, lengths=(7, 2), mode="mean", norm=False, normalize=False, strided=True
+        )
+    ),
     _case(_Shape("rows-padding-cut", 384, rows=(5, -1, 0, 5), tokens=6, kept=96)),
     _case(_Shape("rows-zero-states", 96, rows=(0, 1), tokens=2, zeros=True)),
     _case(_Shape("rows-C1536-cut1", 1536, rows=(2, 1), tokens=3, kept=1)),
@@ -131,8 +143,8 @@ OP = Op(
     fn=pool_normalize,
     reference=reference,
     cases=CASES,
-    # fp32 throughout whatever the input dtype, so only the order of sums differs; elements are of size 1/sqrt(E), up to 3
-    # without the L2 norm.
+    # fp32 throughout whatever the input dtype, so only the order of sums differs; elements are of size
+    # 1/sqrt(E), up to 3 without the L2 norm.
     tolerance={
         torch.float32: Tolerance(atol=2e-6, rtol=1e-5),
         torch.float16: Tolerance(atol=2e-6, rtol=1e-5),
@@ -141,11 +153,18 @@ OP = Op(
     formula="e = norm(pool(hidden))[:dim]; e / max(|e|, 1e-12)",
     used_by="the last step of every recipe",
     traffic=_traffic,
-    num_rows=lambda inputs: int(inputs["rows"].shape[0] if inputs["rows"] is not None else len(inputs["cu_seqlens"]) - 1),
+    num_rows=lambda inputs: int(
+        inputs["rows"].shape[0] if inputs["rows"] is not None else len(inputs["cu_seqlens"]) - 1
+    ),
     take_rows=_take_rows,
     opcheck=_opcheck,
     bad_inputs=(
-        BadInput("dtype-hidden", lambda i: i | {"hidden": i["hidden"].double()}, KernelTypeError, "hidden must have dtype"),
+        BadInput(
+            "dtype-hidden",
+            lambda i: i | {"hidden": i["hidden"].double()},
+            KernelTypeError,
+            "hidden must have dtype",
+        ),
         BadInput(
             "dtype-rows",
             lambda i: i | {"rows": torch.zeros(1, dtype=torch.int32), "cu_seqlens": None},
@@ -158,16 +177,46 @@ OP = Op(
             KernelTypeError,
             "Row indices go in rows=",
         ),
-        BadInput("shape-hidden", lambda i: i | {"hidden": i["hidden"][0]}, KernelInputError, "hidden must have shape"),
-        BadInput("shape-weight", lambda i: i | {"norm_weight": i["hidden"][0, 1:]}, KernelInputError, "norm_weight must have"),
-        BadInput("stride", lambda i: i | {"hidden": i["hidden"].T.contiguous().T}, KernelInputError, "contiguous in its"),
         BadInput(
-            "device", lambda i: i | {"hidden": i["hidden"].to("meta"), "norm_weight": None}, KernelInputError, "must be on meta"
+            "shape-hidden",
+            lambda i: i | {"hidden": i["hidden"][0]},
+            KernelInputError,
+            "hidden must have shape",
+        ),
+        BadInput(
+            "shape-weight",
+            lambda i: i | {"norm_weight": i["hidden"][0, 1:]},
+            KernelInputError,
+            "norm_weight must have",
+        ),
+        BadInput(
+            "stride",
+            lambda i: i | {"hidden": i["hidden"].T.contiguous().T},
+            KernelInputError,
+            "contiguous in its",
+        ),
+        BadInput(
+            "device",
+            lambda i: i | {"hidden": i["hidden"].to("meta"), "norm_weight": None},
+            KernelInputError,
+            "must be on meta",
         ),
         BadInput("dim", lambda i: i | {"dim": 1 << 20}, KernelInputError, "dim must be in 1.."),
-        BadInput("dim-zero", lambda i: i | {"dim": 0}, KernelInputError, "dim must be in 1.., got 0|dim must be in 1"),
-        BadInput("mode", lambda i: i | {"mode": "max"}, KernelInputError, "mode must be one of 'last', 'mean', got 'max'"),
-        BadInput("neither", lambda i: i | {"rows": None, "cu_seqlens": None}, KernelInputError, "exactly one of"),
+        BadInput(
+            "dim-zero",
+            lambda i: i | {"dim": 0},
+            KernelInputError,
+            "dim must be in 1.., got 0|dim must be in 1",
+        ),
+        BadInput(
+            "mode",
+            lambda i: i | {"mode": "max"},
+            KernelInputError,
+            "mode must be one of 'last', 'mean', got 'max'",
+        ),
+        BadInput(
+            "neither", lambda i: i | {"rows": None, "cu_seqlens": None}, KernelInputError, "exactly one of"
+        ),
         BadInput(
             "rows-outside",
             lambda i: i | {"rows": torch.tensor([1 << 20]), "cu_seqlens": None, "mode": "last"},

@@ -1,7 +1,7 @@
 """Triton kernel of pool_normalize and its launcher: one program a vector, one row in registers at a time.
 
-Arguments are taken as checked by the door. Averaging walks a sequence's rows one after the other in one program: the
-order is fixed, and a long sequence alone leaves most of a GPU idle. Knows nothing of models.
+Arguments are taken as checked by the door. Averaging walks a sequence's rows one after the other in one
+program: the order is fixed, and a long sequence alone leaves most of a GPU idle. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["compile_specs", "launch", "pool_normalize_kernel"]
 @dataclass(frozen=True)
 class _Config:
     num_warps: int
-    # Software pipelining would stage masked rows of the mean through shared memory; the loads of one row are already
-    # as many as a program can have in flight.
+    # Software pipelining would stage masked rows of the mean through shared memory; the loads of one row are
+    # already as many as a program can have in flight.
     num_stages: int = 1
 
 
@@ -94,7 +94,8 @@ def pool_normalize_kernel(
     m_e = o_c < E
     if NORMALIZE:
         b_kept = tl.where(m_e, b_y, 0.0)
-        # Correctly rounded root and quotient: the vector is kept for years, and one division costs nothing here.
+        # Correctly rounded root and quotient: the vector is kept for years, and one division costs nothing
+        # here.
         b_length = tl.maximum(tl.sqrt_rn(tl.sum(b_kept * b_kept, axis=0)), 1e-12)
         b_y = tl.div_rn(b_y, tl.broadcast_to(b_length, [BLOCK_C]))
     tl.store(out_ptr + i_s * E + o_c, b_y, mask=m_e)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 __all__ = ["pool_normalize"]
@@ -23,7 +25,7 @@ def pool_normalize(
         index = [[int(row)] if row >= 0 else [] for row in rows]
     else:
         assert cu_seqlens is not None
-        spans = [range(int(a), int(b)) for a, b in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True)]
+        spans = [range(int(a), int(b)) for a, b in pairwise(cu_seqlens)]
         index = [list(span if mode == "mean" else span[-1:]) for span in spans]
     pooled = hidden.new_zeros((len(index), hidden.shape[1]), dtype=torch.float32)
     for i, wanted in enumerate(index):

@@ -3,9 +3,10 @@
     s = round(x + residual)                                  (s = x without a residual)
     y = round(round(s * rsqrt(mean(s^2) + eps)) * weight)    (everything inside a round() is fp32)
 
-`round` is rounding to the dtype of x. This is the order of Llama and Qwen in transformers (Zhang and Sennrich,
-arXiv:1910.07467, is the formula): the sum of squares is taken of the *rounded* s, which is also what the next
-residual add reads. A row never depends on other rows. This file is the door; it does not know the kernel's tiles.
+`round` is rounding to the dtype of x. This is the order of Llama and Qwen in transformers (Zhang and
+Sennrich, arXiv:1910.07467, is the formula): the sum of squares is taken of the *rounded* s, which is also
+what the next residual add reads. A row never depends on other rows. This file is the door; it does not know
+the kernel's tiles.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def rms_norm(
         residual: [T, C], dtype of x, or None.
 
     Returns:
-        (y [T, C], residual_out [T, C]), both dtype of x, contiguous; residual_out is s, and x itself without residual.
+        (y [T, C], residual_out [T, C]), both dtype of x, contiguous; residual_out is s, and x itself without
+        residual.
 
     Raises:
         KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride, device, C or eps.
@@ -80,7 +82,7 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports Triton."""
+    """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
         from tte_kernels.rms_norm.kernel import launch
 

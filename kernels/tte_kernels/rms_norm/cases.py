@@ -17,7 +17,9 @@ __all__ = ["OP"]
 EPS = 1e-6
 
 
-def _case(name: str, tokens: int, dim: int, residual: bool = False, strided: bool = False, tag: str = "ci") -> Case:
+def _case(
+    name: str, tokens: int, dim: int, residual: bool = False, strided: bool = False, tag: str = "ci"
+) -> Case:
     def make_inputs(seed: int, device: str, dtype: torch.dtype) -> Inputs:
         make = strided_rows if strided else random_tensor
         return {
@@ -81,8 +83,8 @@ OP = Op(
     fn=rms_norm,
     reference=reference,
     cases=CASES,
-    # fp32 differs by the order of the sum; fp16 and bf16 by at most two units in the last place, because each of
-    # the two roundings after the sum may fall the other way.
+    # fp32 differs by the order of the sum; fp16 and bf16 by at most two units in the last place, because each
+    # of the two roundings after the sum may fall the other way.
     tolerance={
         torch.float32: Tolerance(atol=1e-5, rtol=1e-5),
         torch.float16: Tolerance(atol=1e-3, rtol=2e-3),
@@ -100,11 +102,27 @@ OP = Op(
     ],
     bad_inputs=(
         BadInput("dtype-int", lambda i: i | {"x": i["x"].int()}, KernelTypeError, "x must have dtype"),
-        BadInput("dtype-weight", lambda i: i | {"weight": i["weight"].double()}, KernelTypeError, "weight must have dtype"),
-        BadInput("shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, C\]"),
-        BadInput("shape-weight", lambda i: i | {"weight": i["weight"][1:]}, KernelInputError, "weight must have shape"),
-        BadInput("stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "contiguous in its last"),
-        BadInput("device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"),
+        BadInput(
+            "dtype-weight",
+            lambda i: i | {"weight": i["weight"].double()},
+            KernelTypeError,
+            "weight must have dtype",
+        ),
+        BadInput(
+            "shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, C\]"
+        ),
+        BadInput(
+            "shape-weight",
+            lambda i: i | {"weight": i["weight"][1:]},
+            KernelInputError,
+            "weight must have shape",
+        ),
+        BadInput(
+            "stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "contiguous in its last"
+        ),
+        BadInput(
+            "device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"
+        ),
         BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0, got 0.0"),
         BadInput("type", lambda i: i | {"x": [1.0]}, KernelTypeError, "x must be a torch.Tensor, got list"),
     ),

@@ -10,7 +10,7 @@ __all__ = ["rms_norm"]
 def rms_norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(y, s) of x [T, C]: fp32 inside, rounded to x.dtype after the add, after the norm and after the weight."""
+    """(y, s) of x [T, C]: fp32 inside, rounded to x.dtype after the add, the norm and the weight."""
     s = x if residual is None else (x.float() + residual.float()).to(x.dtype)
     mean_square = s.float().square().mean(-1, keepdim=True)
     normed = (s.float() * torch.rsqrt(mean_square + eps)).to(x.dtype)

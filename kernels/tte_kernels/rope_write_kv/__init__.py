@@ -1,13 +1,13 @@
-"""rope_write_kv: QK-norm, rotary embedding of q and k, and the write of k and v into the KV pages, in one launch.
+"""rope_write_kv: QK-norm, rotary embedding of q and k, and the write of k and v into pages, in one launch.
 
     head = qkv[t, h*D:(h+1)*D]                                heads: H of q, then K of k, then K of v
     head = head * rsqrt(mean(head^2) + eps) * norm_weight     q and k, only with q_norm and k_norm (Qwen3)
-    out[:D/2] = head[:D/2] * cos - head[D/2:] * sin           q and k: rotate-half rotary (Su et al., arXiv:2104.09864)
+    out[:D/2] = head[:D/2] * cos - head[D/2:] * sin           q and k: rotate-half rotary (arXiv:2104.09864)
     out[D/2:] = head[D/2:] * cos + head[:D/2] * sin
 
-All of it in fp32, rounded once to the dtype of qkv. M-RoPE needs nothing here: it is already in cos and sin. k and v of
-token t go to slot slots[t] = page * 16 + offset. A token never depends on other tokens. This file is the door; it
-does not know the kernel's tiles, nor who chose the slots.
+All of it in fp32, rounded once to the dtype of qkv. M-RoPE needs nothing here: it is already in cos and sin.
+k and v of token t go to slot slots[t] = page * 16 + offset. A token never depends on other tokens. This file
+is the door; it does not know the kernel's tiles, nor who chose the slots.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def rope_write_kv(
         qkv: [T, (H + 2K) * D] float32, float16 or bfloat16; rows may be strided.
         cos, sin: [T, D/2] float32; rows may be strided.
         kv_pages: [2, N, K, 16, D], dtype of qkv, written: index 0 keys, 1 values. D is 32, 64 or 128.
-        slots: [T] int64, each in 0..N*16-1 (not checked: the values stay on the device). Several tokens may share a
-            slot of the scratch page 0; which of them stays there is undefined.
+        slots: [T] int64, each in 0..N*16-1 (not checked: the values stay on the device). Several tokens may
+            share a slot of the scratch page 0; which of them stays there is undefined.
         num_heads: H.
         q_norm, k_norm: [D], dtype of qkv; both or neither.
         eps: of the QK-norm; > 0.
@@ -49,8 +49,9 @@ def rope_write_kv(
         q [T, H, D], dtype of qkv, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride, device, head dim or eps, or one norm
-        without the other. KernelBackendError: nothing can run it here.
+        KernelTypeError: a wrong dtype.
+        KernelInputError: a wrong shape, stride, device, head dim or eps, or one norm without the other.
+        KernelBackendError: nothing can run it here.
     """
     check_tensor("rope_write_kv", "qkv", qkv, ("T", "(H+2K)*D"), FLOAT_DTYPES)
     num_kv_heads, head_dim = check_pages("rope_write_kv", kv_pages, qkv.dtype, qkv.device)
@@ -61,13 +62,17 @@ def rope_write_kv(
         check_tensor("rope_write_kv", name, table, (num_tokens, head_dim // 2), (torch.float32,), qkv.device)
     check_tensor("rope_write_kv", "slots", slots, (num_tokens,), (torch.int64,), qkv.device)
     require(
-        (q_norm is None) == (k_norm is None), "rope_write_kv", "q_norm and k_norm must both be given or both be None."
+        (q_norm is None) == (k_norm is None),
+        "rope_write_kv",
+        "q_norm and k_norm must both be given or both be None.",
     )
     for name, weight in (("q_norm", q_norm), ("k_norm", k_norm)):
         if weight is not None:
             check_tensor("rope_write_kv", name, weight, (head_dim,), (qkv.dtype,), qkv.device)
     check_positive("rope_write_kv", "eps", eps)
-    q: torch.Tensor = torch.ops.tte.rope_write_kv(qkv, cos, sin, kv_pages, slots, num_heads, q_norm, k_norm, eps)
+    q: torch.Tensor = torch.ops.tte.rope_write_kv(
+        qkv, cos, sin, kv_pages, slots, num_heads, q_norm, k_norm, eps
+    )
     return q
 
 
@@ -104,7 +109,7 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports Triton."""
+    """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
         from tte_kernels.rope_write_kv.kernel import launch
 

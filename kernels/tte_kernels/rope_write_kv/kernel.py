@@ -1,4 +1,5 @@
-"""Triton kernel of rope_write_kv and its launcher: one program a token and a block of heads, two halves of a head a row.
+"""Triton kernel of rope_write_kv and its launcher: one program a token and a block of heads, two halves of a
+head a row.
 
 Arguments are taken as checked by the door. Knows nothing of models or of who owns a page.
 """
@@ -164,7 +165,7 @@ def compile_specs() -> list[CompileSpec]:
         **dict.fromkeys(("cos_ptr", "sin_ptr"), "*fp32"),
         "slots_ptr": "*i64",
         **dict.fromkeys(strides, "i32"),
-        "stride_kv_2": "i64",  # one layer's keys pass 2^31 elements at 16M tokens of 128; a launch widens it by itself
+        "stride_kv_2": "i64",  # a launch widens it by itself where one layer's keys pass 2^31 elements
         "eps": "fp32",
     }
     return [

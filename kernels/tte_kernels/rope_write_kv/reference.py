@@ -19,13 +19,15 @@ def rope_write_kv(
     k_norm: torch.Tensor | None = None,
     eps: float = 1e-6,
 ) -> torch.Tensor:
-    """q [T, H, D] of qkv [T, (H+2K)*D]; writes k and v into kv_pages [2, N, K, 16, D] at slots [T]. fp32, one rounding."""
+    """q [T, H, D] of qkv [T, (H+2K)*D]; writes k, v to kv_pages [2, N, K, 16, D] at slots. One rounding."""
     num_kv_heads, head_dim = kv_pages.shape[2], kv_pages.shape[4]
     heads = qkv.float().unflatten(1, (-1, head_dim))
     q, k, v = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
 
     def norm(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        return x if weight is None else x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.float()
+        return (
+            x if weight is None else x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.float()
+        )
 
     def rotate(x: torch.Tensor) -> torch.Tensor:
         low, high = x.chunk(2, dim=-1)

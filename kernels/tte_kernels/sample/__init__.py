@@ -4,10 +4,11 @@
     temperature 0:  id[s] = argmax_v logit[s, v]
     temperature t:  id[s] = argmax_v (logit[s, v] / t + gumbel(seed[s], trace_index[s], position[s], v))
 
-The second is an exact draw from softmax(logit / t) (the Gumbel-max trick; fused with the lm_head in FlashSampling,
-arXiv:2603.15854). Ties go to the lowest id. The noise is a pure function of its four arguments, see `reference.py`, so a
-request draws the same whoever sits beside it. NaN logits lose to every number, and an id is always in 0..V-1.
-This file is the door; it does not know tiles, stop tokens or requests. top-k and top-p take `sample_logits`.
+The second is an exact draw from softmax(logit / t) (the Gumbel-max trick; fused with the lm_head in
+FlashSampling, arXiv:2603.15854). Ties go to the lowest id. The noise is a pure function of its four
+arguments, see `reference.py`, so a request draws the same whoever sits beside it. NaN logits lose to every
+number, and an id is always in 0..V-1. This file is the door; it does not know tiles, stop tokens or requests.
+top-k and top-p take `sample_logits`.
 """
 
 from __future__ import annotations
@@ -44,13 +45,16 @@ def sample(
         [S] int64.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride or device, or an empty vocabulary.
+        KernelTypeError: a wrong dtype.
+        KernelInputError: a wrong shape, stride or device, or an empty vocabulary.
         KernelBackendError: nothing can run it here.
     """
     check_tensor("sample", "hidden", hidden, ("S", "C"), FLOAT_DTYPES)
     check_tensor("sample", "weight", weight, ("V", hidden.shape[1]), (hidden.dtype,), hidden.device)
     check_packed("sample", "weight", weight)
-    require(0 < weight.shape[0] < 1 << 31, "sample", f"V of weight must be in 1..2^31-1, got {weight.shape[0]}.")
+    require(
+        0 < weight.shape[0] < 1 << 31, "sample", f"V of weight must be in 1..2^31-1, got {weight.shape[0]}."
+    )
     require(weight.shape[1] > 0, "sample", "C of weight must be > 0, got 0.")
     _check_draws("sample", hidden, temperature, seed, position, trace_index)
     ids: torch.Tensor = torch.ops.tte.sample(hidden, weight, temperature, seed, position, trace_index)
@@ -71,9 +75,10 @@ def sample_logits(
     Args:
         logits: [S, V] float32, float16 or bfloat16.
         temperature, seed, position, trace_index: as for `sample`.
-        top_k: [S] int64, tokens kept; 0 keeps all. Ties at the border go to the lowest id, exactly k are kept.
-        top_p: [S] float32 in (0, 1]: of those, the fewest most probable tokens whose probabilities (after temperature
-            and top-k) sum to at least top_p; 1 keeps all.
+        top_k: [S] int64, tokens kept; 0 keeps all. Ties at the border go to the lowest id, exactly k are
+            kept.
+        top_p: [S] float32 in (0, 1]: of those, the fewest most probable tokens whose probabilities (after
+            temperature and top-k) sum to at least top_p; 1 keeps all.
 
     Returns:
         [S] int64.
@@ -131,7 +136,7 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports Triton."""
+    """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
         from tte_kernels.sample.kernel import launch
 

@@ -17,7 +17,13 @@ __all__ = ["OP"]
 
 
 def _case(
-    name: str, rows: int, dim: int, vocabulary: int, greedy: str = "some", strided: bool = False, tag: str = "ci"
+    name: str,
+    rows: int,
+    dim: int,
+    vocabulary: int,
+    greedy: str = "some",
+    strided: bool = False,
+    tag: str = "ci",
 ) -> Case:
     """`greedy`: which rows have temperature 0: "all", "none" or "some" (every second)."""
 
@@ -92,8 +98,8 @@ OP = Op(
     fn=sample,
     reference=reference,
     cases=CASES,
-    # Of the score (logit / t + noise, up to 40 at t = 0.2): the order of the fp32 sum over C, divided by t. The products of
-    # 16-bit inputs are exact in fp32, so the dtype makes no difference.
+    # Of the score (logit / t + noise, up to 40 at t = 0.2): the order of the fp32 sum over C, divided by t.
+    # The products of 16-bit inputs are exact in fp32, so the dtype makes no difference.
     tolerance={
         torch.float32: Tolerance(atol=2e-4, rtol=0.0),
         torch.float16: Tolerance(atol=2e-4, rtol=0.0),
@@ -107,20 +113,53 @@ OP = Op(
     take_rows=_take_rows,
     opcheck=lambda inputs: [(torch.ops.tte.sample.default, tuple(inputs.values()))],
     bad_inputs=(
-        BadInput("dtype-hidden", lambda i: i | {"hidden": i["hidden"].double()}, KernelTypeError, "hidden must have dtype"),
-        BadInput("dtype-weight", lambda i: i | {"weight": i["weight"].double()}, KernelTypeError, "weight must have dtype"),
-        BadInput("dtype-seed", lambda i: i | {"seed": i["seed"].int()}, KernelTypeError, "seed must have dtype torch.int64"),
+        BadInput(
+            "dtype-hidden",
+            lambda i: i | {"hidden": i["hidden"].double()},
+            KernelTypeError,
+            "hidden must have dtype",
+        ),
+        BadInput(
+            "dtype-weight",
+            lambda i: i | {"weight": i["weight"].double()},
+            KernelTypeError,
+            "weight must have dtype",
+        ),
+        BadInput(
+            "dtype-seed",
+            lambda i: i | {"seed": i["seed"].int()},
+            KernelTypeError,
+            "seed must have dtype torch.int64",
+        ),
         BadInput(
             "dtype-temperature",
             lambda i: i | {"temperature": i["temperature"].double()},
             KernelTypeError,
             "temperature must have dtype torch.float32",
         ),
-        BadInput("shape-weight", lambda i: i | {"weight": i["weight"][:, 1:]}, KernelInputError, "weight must have shape"),
-        BadInput("shape-position", lambda i: i | {"position": i["position"][None]}, KernelInputError, "position must have"),
-        BadInput("no-vocabulary", lambda i: i | {"weight": i["weight"][:0]}, KernelInputError, "V of weight must be in 1"),
         BadInput(
-            "stride-hidden", lambda i: i | {"hidden": i["hidden"].T.contiguous().T}, KernelInputError, "contiguous in its last"
+            "shape-weight",
+            lambda i: i | {"weight": i["weight"][:, 1:]},
+            KernelInputError,
+            "weight must have shape",
+        ),
+        BadInput(
+            "shape-position",
+            lambda i: i | {"position": i["position"][None]},
+            KernelInputError,
+            "position must have",
+        ),
+        BadInput(
+            "no-vocabulary",
+            lambda i: i | {"weight": i["weight"][:0]},
+            KernelInputError,
+            "V of weight must be in 1",
+        ),
+        BadInput(
+            "stride-hidden",
+            lambda i: i | {"hidden": i["hidden"].T.contiguous().T},
+            KernelInputError,
+            "contiguous in its last",
         ),
         BadInput(
             "stride-weight",
@@ -128,6 +167,8 @@ OP = Op(
             KernelInputError,
             "weight must be contiguous, got strides",
         ),
-        BadInput("device", lambda i: i | {"seed": i["seed"].to("meta")}, KernelInputError, "seed must be on cpu"),
+        BadInput(
+            "device", lambda i: i | {"seed": i["seed"].to("meta")}, KernelInputError, "seed must be on cpu"
+        ),
     ),
 )

@@ -1,9 +1,9 @@
 """Triton kernels of sample and their launcher.
 
-The first scores a tile of the vocabulary for sixteen rows and keeps the best token of each; the second picks the best
-tile of a row. Rows are padded to sixteen and the tile never changes, so a row's bits do not depend on how many there
-are. The weight is the left operand of the product: it is what streams, and 64 of its rows fill a tensor core tile.
-Arguments are taken as checked by the door. Knows nothing of requests or stop tokens.
+The first scores a tile of the vocabulary for sixteen rows and keeps the best token of each; the second picks
+the best tile of a row. Rows are padded to sixteen and the tile never changes, so a row's bits do not depend
+on how many there are. The weight is the left operand of the product: it is what streams, and 64 of its rows
+fill a tensor core tile. Arguments are taken as checked by the door. Knows nothing of requests or stop tokens.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class _Config:
     num_stages: int
 
 
-# Keyed by bytes an element. Four stages of 16 KiB (18 KiB with the hidden states) leave room for three programs a
-# multiprocessor. The tile must not depend on S. Compiled and gated, unmeasured on hardware.
+# Keyed by bytes an element. Four stages of 16 KiB (18 KiB with the hidden states) leave room for three
+# programs a multiprocessor. The tile must not depend on S. Compiled and gated, unmeasured on hardware.
 _CONFIGS: dict[int, _Config] = {2: _Config(64, 16, 128, 4, 4), 4: _Config(64, 16, 64, 4, 4)}
 _REDUCE = _Config(1, 1, 1024, 4, 1)  # block_c is tiles a step
 
@@ -106,7 +106,9 @@ def sample_kernel(
 
 
 @triton.jit
-def sample_reduce_kernel(best_ptr, best_id_ptr, ids_ptr, NUM_TILES, BLOCK_TILES: tl.constexpr, PDL: tl.constexpr):
+def sample_reduce_kernel(
+    best_ptr, best_id_ptr, ids_ptr, NUM_TILES, BLOCK_TILES: tl.constexpr, PDL: tl.constexpr
+):
     i_s = tl.program_id(0).to(tl.int64)
     o_tile = tl.arange(0, BLOCK_TILES)
     if PDL:
@@ -199,7 +201,12 @@ def compile_specs() -> list[CompileSpec]:
             streamed=True,
             aligned=("stride_hs", "C"),
         )
-        for dtype, size, pdl in (("bf16", 2, False), ("bf16", 2, True), ("fp16", 2, False), ("fp32", 4, False))
+        for dtype, size, pdl in (
+            ("bf16", 2, False),
+            ("bf16", 2, True),
+            ("fp16", 2, False),
+            ("fp32", 4, False),
+        )
     ]
     specs += [
         CompileSpec(

@@ -1,0 +1,125 @@
+"""What the kernel tests share: which cases run here, running an op, comparing, and tensors inside guard
+regions.
+
+Reads ops through `tte_kernels.registry` only, so it does not know any of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tte_kernels._case import Case, Inputs, Op
+from tte_kernels._launch import interpreted
+from tte_kernels.registry import OPS
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+GUARD = 256  # elements on each side; keeps the alignment of what lies between
+
+
+def ci_cases(dtypes: tuple[torch.dtype, ...]) -> list[Any]:
+    """(op, case, dtype) of every small case, as pytest parameters; bf16 only where it is not interpreted."""
+    import pytest
+
+    return [
+        pytest.param(op, case, dtype, id=f"{op.name}-{case.name}-{str(dtype).removeprefix('torch.')}")
+        for op in OPS
+        for case in op.cases
+        if case.tag == "ci"
+        for dtype in dtypes
+        if dtype in case.dtypes and not (interpreted() and dtype == torch.bfloat16)
+    ]
+
+
+def full_case(op: Op) -> Case:
+    """The small case whose least dimension is largest: no empty batch, more than one row."""
+    return max((case for case in op.cases if case.tag == "ci"), key=lambda case: min(case.dims.values()))
+
+
+def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """`value` with every tensor in it changed; looks into dicts, tuples, lists and dataclasses."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [map_tensors(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [item.name for item in dataclasses.fields(value) if item.init]
+        return dataclasses.replace(
+            value, **{name: map_tensors(getattr(value, name), change) for name in names}
+        )
+    return value
+
+
+def as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
+    """The outputs of an op as a tuple."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def run(function: Callable[..., Any], op: Op, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    """Outputs of `function`, followed by the arguments that it wrote."""
+    outputs = as_tuple(function(**inputs))
+    return (*outputs, *(inputs[name] for name in op.mutates))
+
+
+def equal_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Equal shape, dtype and values; NaN equals NaN."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    return bool(((left == right) | (left.isnan() & right.isnan())).all())
+
+
+def assert_close(op: Op, dtype: torch.dtype, got: torch.Tensor, want: torch.Tensor, name: str) -> None:
+    """Elementwise within the op's tolerance for `dtype`; NaN and a wrong shape or dtype fail."""
+    assert got.shape == want.shape, f"{name}: shape {list(got.shape)}, wanted {list(want.shape)}"
+    assert got.dtype == want.dtype, f"{name}: dtype {got.dtype}, wanted {want.dtype}"
+    limit = op.tolerance[dtype]
+    error = (got.float() - want.float()).abs()
+    bad = ~(error <= limit.atol + limit.rtol * want.float().abs())
+    if bad.any():
+        worst = torch.where(error.isnan(), torch.inf, error).argmax()
+        raise AssertionError(
+            f"{name}: {int(bad.sum())} of {bad.numel()} elements outside {limit}; worst at flat index"
+            f" {int(worst)}: got {got.flatten()[worst].item()!r}, wanted {want.flatten()[worst].item()!r}"
+        )
+
+
+@dataclass
+class Guards:
+    """Places tensors between guard regions filled with one value, and tells whether a guard was written.
+
+    Gaps between the rows of a strided tensor are guarded as well.
+    """
+
+    float_value: float
+    int_value: int
+    placed: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of `tensor` with the same strides, inside a guarded buffer."""
+        span = (
+            sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        )
+        value = self.float_value if tensor.is_floating_point() else self.int_value
+        buffer = torch.full(
+            (span * bool(tensor.numel()) + 2 * GUARD,), value, dtype=tensor.dtype, device=tensor.device
+        )
+        view = buffer.as_strided(tensor.shape, tensor.stride(), GUARD)
+        view.copy_(tensor)
+        outside = torch.ones_like(buffer, dtype=torch.bool)
+        outside.as_strided(tensor.shape, tensor.stride(), GUARD).fill_(False)
+        self.placed.append((buffer, outside, buffer.clone()))
+        return view
+
+    def assert_untouched(self, op: Op) -> None:
+        """Fails if anything outside a placed tensor changed."""
+        for number, (buffer, outside, before) in enumerate(self.placed):
+            changed = outside & (buffer != before) & ~(buffer.isnan() & before.isnan())
+            assert not changed.any(), (
+                f"{op.name}: tensor {number} of {len(self.placed)} was written outside its bounds"
+            )

@@ -1,0 +1,77 @@
+"""Every shipped configuration compiles without a GPU and passes the gates on sm_90; the gates themselves are
+tested.
+
+The compiler runs in processes of its own, because these tests may run in the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tte_kernels._binary import KernelCost, _load_widths
+from tte_kernels._case import CompileSpec
+from tte_kernels.compile_check import Row, failures
+from tte_kernels.registry import OPS
+
+
+def _compile(op: str, targets: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-m", "tte_kernels.compile_check", "--targets", targets, "--ops", op]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("op", [op.name for op in OPS])
+def test_kernels_pass_the_gates_on_sm_90(op: str) -> None:
+    result = _compile(op, "sm_90")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{op} " in result.stdout and " 0 failed" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", [op.name for op in OPS])
+def test_kernels_compile_for_every_target(op: str) -> None:
+    result = _compile(op, "sm_80,sm_90,sm_100,gfx942")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_an_unknown_target_and_the_interpreter_are_refused() -> None:
+    assert "must be among sm_80" in _compile("rms_norm", "sm_1").stderr
+    command = [sys.executable, "-m", "tte_kernels.compile_check"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode != 0 and "TRITON_INTERPRET must be unset" in refused.stderr
+
+
+def test_load_widths_are_read_from_sass() -> None:
+    sass = """
+        /*0000*/ LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0010*/ @!P0 LDGSTS.E.BYPASS.LTC128B.128 [R7], desc[UR4][R2.64] ;
+        /*0020*/ LDG.E.64.CONSTANT R4, desc[UR4][R2.64] ;
+        /*0030*/ LDG.E R4, desc[UR4][R2.64] ;
+        /*0040*/ LDG.E.U16 R4, desc[UR4][R2.64] ;
+        /*0050*/ LDS.128 R4, [R2] ;
+        /*0060*/ UTMALDG.2D [UR8], [UR4] ;
+    """
+    assert _load_widths(sass) == {128: 3, 64: 1, 32: 1, 16: 1}
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (KernelCost(registers=64, spills=0, shared=0, loads={128: 2, 32: 3}), ""),
+        (KernelCost(registers=64, spills=1, shared=0, loads={128: 2}), "1 spills"),
+        (KernelCost(registers=129, spills=0, shared=0, loads={128: 2}), "budget 128"),
+        (KernelCost(registers=64, spills=0, shared=228 * 1024, loads={128: 2}), "shared memory"),
+        (KernelCost(registers=64, spills=0, shared=0, loads={64: 2, 128: 1}), "128-bit loads carry 50%"),
+    ],
+)
+def test_gates(cost: KernelCost, words: str) -> None:
+    spec = CompileSpec("k", None, {}, {}, num_warps=4, num_stages=1, streamed=True, max_registers=128)
+    found = failures(Row("op", "sm_90", spec, cost))
+    assert (words in found[0]) if words else not found
+    assert not failures(Row("op", "sm_80", spec, cost)), "cost is gated on sm_90 only"
+    assert failures(Row("op", "sm_80", spec, None, "boom")) == ["does not compile: boom"]
