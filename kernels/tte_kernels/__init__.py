@@ -7,7 +7,9 @@ torch only; Triton is imported at the first launch. It does not know engines, mo
 
 from __future__ import annotations
 
+from tte_kernels.decode_attention import decode_attention
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
+from tte_kernels.extend_attention import extend_attention
 from tte_kernels.linear import linear
 from tte_kernels.pool_normalize import pool_normalize
 from tte_kernels.rms_norm import rms_norm
@@ -19,6 +21,8 @@ __all__ = [
     "KernelError",
     "KernelInputError",
     "KernelTypeError",
+    "decode_attention",
+    "extend_attention",
     "linear",
     "pool_normalize",
     "rms_norm",

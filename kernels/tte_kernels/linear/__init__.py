@@ -1,10 +1,11 @@
 """linear: the matrix product of the prefill path, y = x @ weight.T (+ bias) (+ residual).
 
-    y[t, o] = round(sum_i x[t, i] * weight[o, i] + bias[o] + residual[t, o])        (everything inside is fp32)
+    y[t, o] = round(sum_i x[t, i] * weight[o, i] + bias[o] + residual[t, o])        (everything inside is
+    fp32)
 
-cuBLAS changes its order of summation with the number of rows, so that the same token gets other bits in another
-chunk. Here an output element is always one fp32 sum over ascending i, whatever T is. This file is the door; it does
-not know the kernel's tiles, nor what the rows mean.
+cuBLAS changes its order of summation with the number of rows, so that the same token gets other bits in
+another chunk. Here an output element is always one fp32 sum over ascending i, whatever T is. This file is the
+door; it does not know the kernel's tiles, nor what the rows mean.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports Triton."""
+    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports
+    Triton."""
     if name == "launch":
         from tte_kernels.linear.kernel import launch
 

@@ -40,7 +40,8 @@ def _case(
         make = strided_rows if strided else random_tensor
         return {
             "x": make((tokens, inner), seed, device, dtype),
-            # 1/sqrt(I), as in trained models: products then have unit size, which the tolerances are written for.
+            # 1/sqrt(I), as in trained models: products then have unit size, which the tolerances are written
+            # for.
             "weight": make((outer, inner), seed + 1, device, dtype, inner**-0.5),
             "bias": random_tensor((outer,), seed + 2, device, dtype) if bias else None,
             "residual": make((tokens, outer), seed + 3, device, dtype) if residual else None,
@@ -79,7 +80,15 @@ CASES: list[Case] = [
     _case("T129-I192-O192-strided", 129, 192, 192, bias=True, residual=True, strided=True),
     _case("T1000-I32-O24", 1000, 32, 24),
     *(
-        _case(f"{model}-{inner}x{outer}-T{tokens}", tokens, inner, outer, bias=i == 0, residual=i in (1, 3), tag="model")
+        _case(
+            f"{model}-{inner}x{outer}-T{tokens}",
+            tokens,
+            inner,
+            outer,
+            bias=i == 0,
+            residual=i in (1, 3),
+            tag="model",
+        )
         for model, shapes in MODELS.items()
         for i, (inner, outer) in enumerate(shapes)
         for tokens in (1, 300, 4096)
@@ -91,8 +100,8 @@ OP = Op(
     fn=linear,
     reference=reference,
     cases=CASES,
-    # Sums of unit size. fp32 differs by the order of the sum; fp16 and bf16 by one rounding of the result, half a unit
-    # in the last place (2^-11 and 2^-8), doubled because the fp32 sums themselves differ.
+    # Sums of unit size. fp32 differs by the order of the sum; fp16 and bf16 by one rounding of the result,
+    # half a unit in the last place (2^-11 and 2^-8), doubled because the fp32 sums themselves differ.
     tolerance={
         torch.float32: Tolerance(atol=2e-5, rtol=1e-5),
         torch.float16: Tolerance(atol=1e-3, rtol=1e-3),
@@ -108,12 +117,33 @@ OP = Op(
     ],
     bad_inputs=(
         BadInput("dtype-int", lambda i: i | {"x": i["x"].int()}, KernelTypeError, "x must have dtype"),
-        BadInput("dtype-weight", lambda i: i | {"weight": i["weight"].double()}, KernelTypeError, "weight must have dtype"),
-        BadInput("shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, I\]"),
-        BadInput("shape-weight", lambda i: i | {"weight": i["weight"][:, 1:]}, KernelInputError, "weight must have shape"),
-        BadInput("shape-bias", lambda i: i | {"bias": i["weight"][0, :1]}, KernelInputError, "bias must have shape"),
-        BadInput("stride", lambda i: i | {"weight": i["weight"].T.contiguous().T}, KernelInputError, "weight must be cont"),
-        BadInput("device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"),
+        BadInput(
+            "dtype-weight",
+            lambda i: i | {"weight": i["weight"].double()},
+            KernelTypeError,
+            "weight must have dtype",
+        ),
+        BadInput(
+            "shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, I\]"
+        ),
+        BadInput(
+            "shape-weight",
+            lambda i: i | {"weight": i["weight"][:, 1:]},
+            KernelInputError,
+            "weight must have shape",
+        ),
+        BadInput(
+            "shape-bias", lambda i: i | {"bias": i["weight"][0, :1]}, KernelInputError, "bias must have shape"
+        ),
+        BadInput(
+            "stride",
+            lambda i: i | {"weight": i["weight"].T.contiguous().T},
+            KernelInputError,
+            "weight must be cont",
+        ),
+        BadInput(
+            "device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"
+        ),
         BadInput("type", lambda i: i | {"x": [1.0]}, KernelTypeError, "x must be a torch.Tensor, got list"),
     ),
 )

@@ -1,10 +1,10 @@
 """Triton code of `linear`: a tiled matrix product whose sum over k has one order for every number of rows.
 
-The tile (BLOCK_T x BLOCK_O) may change with T, because it only decides which program computes an element; the chain
-of an element is the same in all of them: BLOCK_I = 64 of k at a time, ascending, into one fp32 accumulator, and no
-split of k between programs. All tiles have at least 64 rows, so that sm_90 runs every one of them on the same
-instruction (wgmma). That instructions of different widths round alike is an assumption about the hardware, to be
-held by the invariance cases on it. This file does not know the contract's checks.
+The tile (BLOCK_T x BLOCK_O) may change with T, because it only decides which program computes an element; the
+chain of an element is the same in all of them: BLOCK_I = 64 of k at a time, ascending, into one fp32
+accumulator, and no split of k between programs. All tiles have at least 64 rows, so that sm_90 runs every one
+of them on the same instruction (wgmma). That instructions of different widths round alike is an assumption
+about the hardware, to be held by the invariance cases on it. This file does not know the contract's checks.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Tile:
     num_stages: int
 
 
-# Largest first; compiled and gated, unmeasured on hardware. The widest has no registers left for an epilogue's operands
-# (33 spills on sm_90 with bias and residual), and is kept for gate and up, which have none.
+# Largest first; compiled and gated, unmeasured on hardware. The widest has no registers left for an
+# epilogue's operands (33 spills on sm_90 with bias and residual), and is kept for gate and up, which have
+# none.
 TILES: tuple[Tile, ...] = (
     Tile(128, 256, 64, num_warps=8, num_stages=3),
     Tile(128, 128, 64, num_warps=8, num_stages=3),
@@ -41,7 +42,8 @@ TILES: tuple[Tile, ...] = (
 )
 # fp32 runs without tensor cores (exact products): it is the path of parity checks, not of speed.
 TILE_FP32 = Tile(64, 64, 32, num_warps=4, num_stages=2)
-# Programs that fill the card once (132 SMs of an H200). A constant, so that the choice of a tile is reproducible.
+# Programs that fill the card once (132 SMs of an H200). A constant, so that the choice of a tile is
+# reproducible.
 ENOUGH_PROGRAMS = 132
 # Row tiles that share weight tiles in L2 before the next column of weights is begun.
 GROUP_T = 8
@@ -168,18 +170,37 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every shipped tile, with and without the epilogue's operands, and one with programmatic dependent launch."""
+    """Every shipped tile, with and without the epilogue's operands, and one with programmatic dependent
+    launch."""
     variants = [("bf16", tile, tile is not TILES[0], False) for tile in TILES]
     variants += [("bf16", tile, False, False) for tile in TILES[1:]]
-    variants += [("fp16", TILES[-1], True, False), ("fp32", TILE_FP32, True, False), ("bf16", TILES[1], True, True)]
+    variants += [
+        ("fp16", TILES[-1], True, False),
+        ("fp32", TILE_FP32, True, False),
+        ("bf16", TILES[1], True, True),
+    ]
     return [_spec(*variant) for variant in variants]
 
 
 def _spec(dtype: str, tile: Tile, epilogue: bool, pdl: bool) -> CompileSpec:
     optional = ("bias_ptr", "residual_ptr")
-    integers = ("num_tokens", "out_features", "in_features", "stride_xt", "stride_wo", "stride_rt", "stride_yt")
+    integers = (
+        "num_tokens",
+        "out_features",
+        "in_features",
+        "stride_xt",
+        "stride_wo",
+        "stride_rt",
+        "stride_yt",
+    )
     pointers = ("x_ptr", "w_ptr", "y_ptr") + (optional if epilogue else ())
-    constexprs = {"HAS_BIAS": epilogue, "HAS_RESIDUAL": epilogue, "EVEN_I": True, "GROUP": GROUP_T, "PDL": pdl}
+    constexprs = {
+        "HAS_BIAS": epilogue,
+        "HAS_RESIDUAL": epilogue,
+        "EVEN_I": True,
+        "GROUP": GROUP_T,
+        "PDL": pdl,
+    }
     constexprs |= {"BLOCK_T": tile.block_t, "BLOCK_O": tile.block_o, "BLOCK_I": tile.block_i}
     suffix = ("-bias-residual" if epilogue else "") + ("-pdl" if pdl else "")
     return CompileSpec(
