@@ -1,8 +1,10 @@
-"""From a scene to pixels: pictures of varied place and size on varied backgrounds, every cell's name printed in its corner.
+"""From a scene to pixels: pictures of varied place and size on varied backgrounds, every cell's name
+printed in its corner.
 
-The names are printed because a board without them gives a small model no handle on absolute position: the width axis of M-RoPE turns by
-the lowest frequencies and is nearly invisible to it. Pure functions of the generator they are given. Knows nothing of models; the 224
-pixels of a board become 112, one cell one merged token, only because the checkpoint's own image processor says so.
+The names are printed because a board without them gives a small model no handle on absolute position: the
+width axis of M-RoPE turns by the lowest frequencies and is nearly invisible to it. Pure functions of the
+generator they are given. Knows nothing of models; the 224 pixels of a board become 112, one cell one merged
+token, only because the checkpoint's own image processor says so.
 """
 
 from __future__ import annotations
@@ -47,13 +49,17 @@ def _label(cell: str) -> Image.Image:
     """The printed name of a cell: white letters on a dark plate, RGB."""
     plate = Image.new("RGB", LABEL_SIZE, (24, 28, 40))
     font = ImageFont.load_default(size=15)
-    ImageDraw.Draw(plate).text((LABEL_SIZE[0] / 2, LABEL_SIZE[1] / 2), cell, fill="white", font=font, anchor="mm")
+    ImageDraw.Draw(plate).text(
+        (LABEL_SIZE[0] / 2, LABEL_SIZE[1] / 2), cell, fill="white", font=font, anchor="mm"
+    )
     return plate
 
 
 @functools.cache
 def _plates() -> tuple[Image.Image, Image.Image]:
-    """All sixteen labels on one board-sized sheet, and the mask of where they are: one paste a scene instead of sixteen."""
+    """All sixteen labels on one board-sized sheet, and the mask of where they are: one paste a scene
+    instead of sixteen.
+    """
     sheet = Image.new("RGB", (BOARD_PX, BOARD_PX))
     mask = Image.new("L", (BOARD_PX, BOARD_PX))
     for index, cell in enumerate(CELLS):
@@ -83,7 +89,9 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_picture(name: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """One picture alone on a backdrop, `side`x`side` RGB; `side` from 56 to 224 pixels is what the model knows."""
+    """One picture alone on a backdrop, `side`x`side` RGB; `side` from 56 to 224 pixels is what the model
+    knows.
+    """
     canvas = background(side, rng)
     inner = int(side * rng.uniform(0.65, 0.95))
     image = scaled_picture(name, inner)

@@ -1,4 +1,5 @@
-"""The pictures of the world and their names: 96 Twemoji pictures in ten categories (see pictures/ATTRIBUTION.md).
+"""The pictures of the world and their names: 96 Twemoji pictures in ten categories (see
+pictures/ATTRIBUTION.md).
 
 Knows files and names only; nothing of boards, questions or models.
 """
@@ -28,7 +29,9 @@ def names() -> list[str]:
 
 @functools.cache
 def picture(name: str) -> Image.Image:
-    """The picture called `name`, 64x64 RGBA. Do not change it in place: it is shared. KeyError for an unknown name."""
+    """The picture called `name`, 64x64 RGBA. Do not change it in place: it is shared. KeyError for an
+    unknown name.
+    """
     if name not in categories():
         raise KeyError(f"no picture is called {name!r}. Use one of tte_runtime.scenes.pictures.names().")
     with Image.open(FOLDER / f"{name}.png") as image:

@@ -1,8 +1,9 @@
 """What is asked about a scene, what the teacher thinks, and what the answer is.
 
-The teacher is the scene's own ground truth: it knows the board and writes down, in the few words a person would check against the picture,
-the steps that lead to the answer. Every step of a trace is a copy or a small look-up, never counting. Four kinds need steps
-(COMPOSITIONAL), five do not. Knows nothing of tokens, prompts or pixels.
+The teacher is the scene's own ground truth: it knows the board and writes down, in the few words a person
+would check against the picture, the steps that lead to the answer. Every step of a trace is a copy or a
+small look-up, never counting. Four kinds need steps (COMPOSITIONAL), five do not. Knows nothing of tokens,
+prompts or pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ KINDS = (*COMPOSITIONAL, *SIMPLE)
 MAX_TRIES = 400
 Thing = TypeVar("Thing")
 
-_OF = {"left": ("left of", "to the left of"), "right": ("right of", "to the right of"), "up": ("above", "over"), "down": ("below", "under")}
+_OF = {
+    "left": ("left of", "to the left of"),
+    "right": ("right of", "to the right of"),
+    "up": ("above", "over"),
+    "down": ("below", "under"),
+}
 _AWAY = {"left": "to the left", "right": "to the right", "up": "above", "down": "below"}
 _FAR = {"left": "to the left of", "right": "to the right of", "up": "above", "down": "below"}
 
@@ -43,9 +49,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One question: its words, the scene that is shown with it (None: words only), the teacher's trace, the answer.
+    """One question: its words, the scene that is shown with it (None: words only), the teacher's trace, the
+    answer.
 
-    `pairs` are the combinations that the split keeps apart, such as the picture asked from and the picture that is the answer.
+    `pairs` are the combinations that the split keeps apart, such as the picture asked from and the picture
+    that is the answer.
     """
 
     kind: str
@@ -57,7 +65,9 @@ class Question:
 
 
 def trace_words(trace: str) -> list[str]:
-    """The words of a trace whatever the blanks around its markers, stop token left out; two traces are equal when these are."""
+    """The words of a trace whatever the blanks around its markers, stop token left out; two traces are
+    equal when these are.
+    """
     for marker in ("<think>", "</think>"):
         trace = trace.replace(marker, f" {marker} ")
     return trace.replace("<|im_end|>", " ").split()
@@ -74,7 +84,9 @@ def _choose(rng: np.random.Generator, things: Sequence[Thing]) -> Thing:
 
 
 def _step(rng: np.random.Generator, scene: Scene, name: str, count: int) -> tuple[str, str, str] | None:
-    """A random direction and where `count` steps from `name` lead: (direction, cell, picture there), None when nothing is there."""
+    """A random direction and where `count` steps from `name` lead: (direction, cell, picture there), None
+    when nothing is there.
+    """
     direction = _choose(rng, tuple(DIRECTIONS))
     cell = move(scene.cell_of(name), direction, count)
     there = scene.content.get(cell) if cell else None
@@ -89,7 +101,12 @@ def _one_step(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     direction, cell, there = found
     if count == 1:
-        forms = ("what is {} the {}?", "what stands {} the {}?", "which picture is directly {} the {}?", "show the thing {} the {}")
+        forms = (
+            "what is {} the {}?",
+            "what stands {} the {}?",
+            "which picture is directly {} the {}?",
+            "show the thing {} the {}",
+        )
         text = _choose(rng, forms).format(_choose(rng, _OF[direction]), name)
     else:
         forms = ("what is {} cells {} the {}?", "which picture stands {} cells {} the {}?")
@@ -100,7 +117,10 @@ def _one_step(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 def _two_step(scene: Scene, rng: np.random.Generator) -> Question | None:
     name = _choose(rng, scene.items)[1]
-    steps = [(_choose(rng, ("left", "right")), int(rng.integers(1, 4))), (_choose(rng, ("up", "down")), int(rng.integers(1, 4)))]
+    steps = [
+        (_choose(rng, ("left", "right")), int(rng.integers(1, 4))),
+        (_choose(rng, ("up", "down")), int(rng.integers(1, 4))),
+    ]
     if rng.integers(2):
         steps.reverse()
     (first, first_count), (second, second_count) = steps
@@ -114,7 +134,14 @@ def _two_step(scene: Scene, rng: np.random.Generator) -> Question | None:
     if rng.integers(4) == 0:
         text = f"from the {name} go {one} {first} and {two} {second}: what is there?"
     else:
-        form = _choose(rng, ("what stands {} {} and {} {} the {}?", "what is {} {} and {} {} the {}?", "which picture is {} {} and {} {} the {}?"))
+        form = _choose(
+            rng,
+            (
+                "what stands {} {} and {} {} the {}?",
+                "what is {} {} and {} {} the {}?",
+                "which picture is {} {} and {} {} the {}?",
+            ),
+        )
         text = form.format(one, _AWAY[first], two, _FAR[second], name)
     trace = f"<think> {name} {start} ; {one} {first} {middle} ; {two} {second} {end} </think> {there}"
     return Question("two_step", text, scene, trace, Answer("picture", there), ((name, there),))
@@ -126,10 +153,21 @@ def _nested(scene: Scene, rng: np.random.Generator) -> Question | None:
     outer = _step(rng, scene, inner[2], 1) if inner else None
     if inner is None or outer is None or outer[0] == OPPOSITE[inner[0]]:
         return None
-    forms = ("what is {} what is {} the {}?", "which picture stands {} the one {} the {}?", "what stands {} the thing {} the {}?")
+    forms = (
+        "what is {} what is {} the {}?",
+        "which picture stands {} the one {} the {}?",
+        "what stands {} the thing {} the {}?",
+    )
     text = _choose(rng, forms).format(_choose(rng, _OF[outer[0]]), _choose(rng, _OF[inner[0]]), name)
     steps = f"{name} {scene.cell_of(name)} ; one {inner[0]} {inner[1]} {inner[2]} ; one {outer[0]} {outer[1]}"
-    return Question("nested", text, scene, f"<think> {steps} </think> {outer[2]}", Answer("picture", outer[2]), ((name, outer[2]),))
+    return Question(
+        "nested",
+        text,
+        scene,
+        f"<think> {steps} </think> {outer[2]}",
+        Answer("picture", outer[2]),
+        ((name, outer[2]),),
+    )
 
 
 def _replace(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -149,29 +187,51 @@ def _replace(scene: Scene, rng: np.random.Generator) -> Question | None:
     edited = scene.replaced(place, there)
     steps = f"{name} {scene.cell_of(name)} ; one {direction} {cell} {there} ; {victim} {place}"
     answer = Answer("scene", edited.description)
-    return Question("replace", text, scene, f"<think> {steps} </think> {edited.description}", answer, ((name, there), (victim, there)))
+    return Question(
+        "replace",
+        text,
+        scene,
+        f"<think> {steps} </think> {edited.description}",
+        answer,
+        ((name, there), (victim, there)),
+    )
 
 
 def _name(scene: Scene, rng: np.random.Generator) -> Question | None:
     cell, name = _choose(rng, scene.items)
     forms = ("what is at {}?", "which picture is at {}?", "name the thing at {}", "what can you see at {}?")
     text = _choose(rng, forms).format(cell)
-    return Question("name", text, scene, f"<think> {cell} </think> {name}", Answer("picture", name), ((cell, name),))
+    return Question(
+        "name", text, scene, f"<think> {cell} </think> {name}", Answer("picture", name), ((cell, name),)
+    )
 
 
 def _category(scene: Scene, rng: np.random.Generator) -> Question | None:
     cell, name = _choose(rng, scene.items)
-    forms = ("what kind of thing is at {}?", "which category does the picture at {} belong to?", "what sort of thing is at {}?")
+    forms = (
+        "what kind of thing is at {}?",
+        "which category does the picture at {} belong to?",
+        "what sort of thing is at {}?",
+    )
     text = _choose(rng, forms).format(cell)
     category = pictures.categories()[name]
-    return Question("category", text, scene, f"<think> {cell} {name} </think> {category}", Answer("text", category), ((cell, name),))
+    return Question(
+        "category",
+        text,
+        scene,
+        f"<think> {cell} {name} </think> {category}",
+        Answer("text", category),
+        ((cell, name),),
+    )
 
 
 def _ground(scene: Scene, rng: np.random.Generator) -> Question | None:
     cell, name = _choose(rng, scene.items)
     forms = ("where is the {}?", "at which cell is the {}?", "which cell has the {}?")
     text = _choose(rng, forms).format(name)
-    return Question("ground", text, scene, f"<think> {name} </think> {cell}", Answer("text", cell), ((cell, name),))
+    return Question(
+        "ground", text, scene, f"<think> {name} </think> {cell}", Answer("text", cell), ((cell, name),)
+    )
 
 
 def _describe(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -187,7 +247,14 @@ def _find(scene: Scene, rng: np.random.Generator) -> Question | None:
     else:
         items = [f"a {name} at {cell}" if form == 1 else f"{name} at {cell}" for cell, name in scene.items]
         text = ("a scene with " if form == 1 else "the board with ") + ", ".join(items)
-    return Question("find", text, None, f"<think> scene </think> {scene.description}", Answer("scene", scene.description), ())
+    return Question(
+        "find",
+        text,
+        None,
+        f"<think> scene </think> {scene.description}",
+        Answer("scene", scene.description),
+        (),
+    )
 
 
 _MAKERS: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
@@ -205,7 +272,9 @@ assert tuple(_MAKERS) == KINDS and len(CELLS) == 16
 
 
 def allowed(question: Question, split: Split) -> bool:
-    """Whether a question may be used in `split`: its pairs and, where it needs steps, its very words. Scenes are split by who draws them."""
+    """Whether a question may be used in `split`: its pairs and, where it needs steps, its very words.
+    Scenes are split by who draws them.
+    """
     words = question.kind not in COMPOSITIONAL or belongs("question", split, question.text)
     return words and all(belongs("pair", split, *pair) for pair in question.pairs)
 
@@ -213,8 +282,8 @@ def allowed(question: Question, split: Split) -> bool:
 def make_question(kind: str, scene: Scene, rng: np.random.Generator, split: Split) -> Question | None:
     """A random question of that kind about the scene, or None when the scene has none of that split.
 
-    Raises KeyError for an unknown kind. A question of "test" has a test string (where it needs steps) and test pairs; one of "train" has
-    neither; what is half of each is used nowhere.
+    Raises KeyError for an unknown kind. A question of "test" has a test string (where it needs steps) and
+    test pairs; one of "train" has neither; what is half of each is used nowhere.
     """
     for _ in range(MAX_TRIES):
         question = _MAKERS[kind](scene, rng)

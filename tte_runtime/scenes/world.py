@@ -1,7 +1,7 @@
 """Cells, moves and scenes of the 4x4 board: what is where, as plain data.
 
-A cell is called by its row letter (a-d, top to bottom) and its column digit (1-4, left to right), like on a chess board. Knows nothing
-of pixels (draw.py) and nothing of what is asked (questions.py).
+A cell is called by its row letter (a-d, top to bottom) and its column digit (1-4, left to right), like on a
+chess board. Knows nothing of pixels (draw.py) and nothing of what is asked (questions.py).
 """
 
 from __future__ import annotations
@@ -41,13 +41,23 @@ class Scene:
     def of(cls, content: Mapping[str, str]) -> Scene:
         return cls(tuple((cell, content[cell]) for cell in CELLS if cell in content))
 
+    @classmethod
+    def parse(cls, description: str) -> Scene:
+        """The scene that a description was made from, e.g. "a1 cat b3 car". ValueError when the words are
+        not pairs.
+        """
+        words = description.split()
+        return cls.of(dict(zip(words[::2], words[1::2], strict=True)))
+
     @property
     def content(self) -> dict[str, str]:
         return dict(self.items)
 
     @property
     def description(self) -> str:
-        """The scene in words, e.g. "a1 cat b3 car"; two scenes are the same exactly when their descriptions are."""
+        """The scene in words, e.g. "a1 cat b3 car"; two scenes are the same exactly when their descriptions
+        are.
+        """
         return " ".join(f"{cell} {name}" for cell, name in self.items)
 
     def cell_of(self, name: str) -> str:

@@ -1,0 +1,67 @@
+"""Writing the finished checkpoint folder: the ordinary Hugging Face layout, the head, and tte.json.
+
+Knows file names and prompts; nothing of how the weights came to be.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
+
+from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.training.blueprint import build_image_processor
+
+HEAD_LAYERS = 3
+TAP_LAYER = 3
+MAX_TRACE_TOKENS = 96
+PROMPTS = {
+    "query": "<|im_start|>user\n{media}{text}<|im_end|>\n<|im_start|>assistant\n",
+    "document": "<|im_start|>user\n{media}document {text}<|im_end|>\n<|im_start|>assistant\n",
+}
+STOP, SUFFIX = "<|im_end|>", "<|endoftext|>"
+
+
+def recipe() -> dict[str, Any]:
+    """What tte.json says: how this checkpoint embeds."""
+    return {
+        "recipe": "tte_u",
+        "roles": {role: {"prompt": prompt, "think": True} for role, prompt in PROMPTS.items()},
+        "stop": [STOP],
+        "close": [STOP],
+        "suffix": [SUFFIX],
+        "max_trace_tokens": MAX_TRACE_TOKENS,
+        "head": {
+            "kind": "decoder_layers",
+            "num_layers": HEAD_LAYERS,
+            "tap_layer": TAP_LAYER,
+            "weights": "head.safetensors",
+        },
+    }
+
+
+def write_checkpoint(
+    folder: Path,
+    model: Qwen2VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    head: ReferenceHead,
+) -> None:
+    """Write everything but the model card, weights rounded to bfloat16. `model` itself is rounded in place,
+    then back in fp32.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.float()
+    GenerationConfig(
+        do_sample=False,
+        eos_token_id=tokenizer.convert_tokens_to_ids(STOP),
+        pad_token_id=tokenizer.convert_tokens_to_ids(SUFFIX),
+        max_new_tokens=MAX_TRACE_TOKENS,
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    build_image_processor().save_pretrained(folder)
+    head.save(folder)
+    (folder / "tte.json").write_text(json.dumps(recipe(), indent=2) + "\n", encoding="utf-8")

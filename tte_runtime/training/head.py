@@ -1,0 +1,127 @@
+"""Stage 3: the embedding head learns to read the frozen backbone's states, by InfoNCE at temperature 0.02,
+question -> document.
+
+The loss is sentence-transformers' MultipleNegativesRankingLoss over vectors (scale 50 = 1 / 0.02) with hard
+negatives. The head starts as a copy of the backbone's last layers. Knows nothing of how traces are written;
+it sees the states of given ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch import Tensor, nn
+from transformers import Qwen2VLForConditionalGeneration
+
+from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.training.bank import Bank
+from tte_runtime.training.checkpoint import HEAD_LAYERS, TAP_LAYER
+from tte_runtime.training.contests import Contest, Contests, Item
+from tte_runtime.training.loop import autocast, fit, keep
+from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
+
+TEMPERATURE = 0.02
+LEARNING_RATE = 7e-4
+GROUP_SIZE = 32
+
+
+@torch.no_grad()
+def tapped_states(model: Qwen2VLForConditionalGeneration, group: Group) -> Tensor:
+    """States after the tap layer of a padded group, [S, T, C]; only the layers below the tap are run."""
+    device = model.lm_head.weight.device
+    ids = group.ids.to(device)
+    hidden = model.get_input_embeddings()(ids)
+    if group.features is not None:
+        slots = (ids == model.config.image_token_id).unsqueeze(-1)
+        hidden = hidden.masked_scatter(slots, group.features.to(device, hidden.dtype))
+    backbone = model.model.language_model
+    length = ids.shape[1]
+    mask = torch.full(
+        (length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=device
+    ).triu(1)[None, None]
+    rotation = backbone.rotary_emb(hidden, group.positions.to(device))
+    for layer in backbone.layers[:TAP_LAYER]:
+        hidden = layer(hidden, attention_mask=mask, position_embeddings=rotation)
+    return hidden
+
+
+def embed(
+    model: Qwen2VLForConditionalGeneration, head: ReferenceHead, items: list[Item], encoder: Encoder
+) -> Tensor:
+    """Vectors of items in the order given, [S, E]; sorted by length inside so that little is padded."""
+    order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
+    vectors: list[Tensor] = []
+    for start in range(0, len(order), GROUP_SIZE):
+        chosen = [items[index] for index in order[start : start + GROUP_SIZE]]
+        group = pad(
+            [TrainingSequence(one.ids, [IGNORED] * len(one.ids), one.features) for one in chosen], encoder
+        )
+        device = model.lm_head.weight.device
+        vectors.append(
+            head(
+                tapped_states(model, group).float(),
+                group.positions.to(device),
+                (group.lengths - 1).to(device),
+            )
+        )
+    back = torch.empty(len(order), dtype=torch.int64)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    return torch.cat(vectors)[back.to(vectors[0].device)]
+
+
+class HeadTraining(nn.Module):
+    """What Trainer sees: the head's parameters and the contrastive loss."""
+
+    def __init__(self, model: Qwen2VLForConditionalGeneration, head: ReferenceHead, encoder: Encoder) -> None:
+        super().__init__()
+        self.head = head
+        self.encoder = encoder
+        # In a tuple, so that the frozen backbone is no part of this module's parameters.
+        self.frozen = (model,)
+        self.loss = MultipleNegativesRankingLoss(model=nn.Identity(), scale=1 / TEMPERATURE)
+
+    def forward(self, contest: Contest) -> dict[str, Tensor]:
+        columns = [contest.queries, contest.positives, *contest.negatives]
+        size = len(contest.queries)
+        with autocast(next(self.head.parameters()).device.type):
+            vectors = embed(
+                self.frozen[0], self.head, [item for column in columns for item in column], self.encoder
+            )
+        labels = torch.empty(0)
+        return {"loss": self.loss.compute_loss_from_embeddings(list(vectors.float().split(size)), labels)}
+
+
+def train_head(
+    model: Qwen2VLForConditionalGeneration,
+    bank: Bank,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+) -> ReferenceHead:
+    """Train the head over the frozen model, or load it when `folder` has the finished weights."""
+    head = ReferenceHead(model.config, HEAD_LAYERS).to(model.device)
+    done = folder / "head.safetensors"
+    if not done.is_file():
+        head.initialise_from(model.model.language_model)
+        model.requires_grad_(False)
+        fit(
+            "head",
+            HeadTraining(model, head, encoder),
+            Contests(bank, encoder, model.model.visual, seed, batch_size),
+            lambda items: {"contest": items[0]},
+            folder / "run",
+            steps=steps,
+            batch_size=1,
+            learning_rate=LEARNING_RATE,
+            seed=seed,
+            device=model.device.type,
+        )
+        keep(head.state_dict(), done)
+    head.load_state_dict(load_file(done))
+    return head.eval()

@@ -1,0 +1,165 @@
+"""One way to run a training stage: transformers' Trainer, seeded, resumable, talking on stderr.
+
+Knows nothing of what is trained. A stage gives a module whose forward returns a dict with "loss", a
+map-style dataset whose items are pure functions of their index, and a collator.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+
+def say(text: str) -> None:
+    """One line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """Figures by kind on one line."""
+    return " ".join(f"{kind} {value:.4f}" for kind, value in figures.items())
+
+
+def keep(state: Mapping[str, Tensor], file: Path) -> None:
+    """Write a stage's finished weights so that `file` exists only whole: an interrupted write is not a result."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    save_file({key: value.contiguous() for key, value in state.items()}, partial)
+    partial.rename(file)
+
+
+class _Progress(TrainerCallback):
+    """Loss, step, speed and time left, on stderr (Trainer's own report goes to stdout, which is for data)."""
+
+    def __init__(self, name: str, check: Callable[[], str] | None, check_every: int) -> None:
+        self.name = name
+        self.check = check
+        self.check_every = check_every
+        self.began = time.monotonic()
+        self.first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.began, self.first_step = time.monotonic(), state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.check is not None and state.global_step % self.check_every == 0:
+            say(f"{self.name}: step {state.global_step} held-out {self.check()}")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        seconds = time.monotonic() - self.began
+        left = seconds / max(state.global_step - self.first_step, 1) * (state.max_steps - state.global_step)
+        say(
+            f"{self.name}: step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.4f} "
+            f"lr {float(logs['learning_rate']):.1e} {seconds / 60:.1f} min, {left / 60:.1f} left"
+        )
+
+
+class _InOrder(Trainer):
+    """Trainer that takes the items in order: a stage's curriculum is a function of the item's index."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+
+class IndexDataset(Dataset[Any]):
+    """A dataset of `length` items, item i made by `make(i)`: nothing is stored, so a resumed run sees the
+    same items.
+    """
+
+    def __init__(self, length: int, make: Callable[[int], Any]) -> None:
+        self.length = length
+        self.make = make
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(index)
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    make: Callable[[int], Any],
+    collate: Callable[[list[Any]], dict[str, Any]],
+    folder: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    warmup_steps: int = 100,
+    save_every: int = 1000,
+    device: str = "cpu",
+    check: Callable[[], str] | None = None,
+    check_every: int = 500,
+) -> None:
+    """Train `model` in place for `steps` steps of `batch_size` items; go on from the last checkpoint in
+    `folder` if there is one.
+
+    `check` measures something on held-out data every `check_every` steps and says it in words.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=warmup_steps,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        seed=seed,
+        use_cpu=device == "cpu",
+        save_steps=save_every,
+        save_total_limit=1,
+        logging_steps=25,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    trainer = _InOrder(
+        model=model,
+        args=arguments,
+        train_dataset=IndexDataset(steps * batch_size, make),
+        data_collator=collate,
+        callbacks=[_Progress(name, check, check_every)],
+    )
+    # Trainer adds a printer to stdout when tqdm is off; stdout is for data.
+    trainer.remove_callback(PrinterCallback)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is not None:
+        say(f"{name}: goes on from {last}")
+    trainer.train(resume_from_checkpoint=last)
+
+
+def autocast(device: str) -> torch.autocast:
+    """bfloat16 matrix products, fp32 weights: on CPUs with avx512_bf16 half the time, on others no worse in
+    result.
+    """
+    return torch.autocast(device, torch.bfloat16)
