@@ -30,7 +30,9 @@ def questions(kind: str, split: str, count: int) -> list[Question]:
 
 
 def follow(scene: Scene, trace: str) -> str:
-    """An independent reader of compositional traces: walks the steps on the board and returns the picture reached."""
+    """An independent reader of compositional traces: walks the steps on the board and returns the picture
+    reached.
+    """
     content = scene.content
     steps = " ".join(trace_words(trace)).split("<think>")[1].split("</think>")[0].split(";")
     name, cell = steps[0].split()

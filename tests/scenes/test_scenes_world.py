@@ -1,4 +1,6 @@
-"""The world's plain facts: cells and moves, pictures and their licence, drawing as a pure function of the seed."""
+"""The world's plain facts: cells and moves, pictures and their licence, drawing as a pure function of the
+seed.
+"""
 
 from __future__ import annotations
 

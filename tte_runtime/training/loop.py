@@ -32,7 +32,9 @@ def in_words(figures: Mapping[str, float]) -> str:
 
 
 def keep(state: Mapping[str, Tensor], file: Path) -> None:
-    """Write a stage's finished weights so that `file` exists only whole: an interrupted write is not a result."""
+    """Write a stage's finished weights so that `file` exists only whole: an interrupted write is not a
+    result.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in state.items()}, partial)
