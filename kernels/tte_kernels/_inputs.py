@@ -1,15 +1,17 @@
-"""Seeded random tensors for cases: the same on every device and for every dtype (drawn in fp32 on the CPU).
+"""Inputs of cases: seeded random tensors, and a walk over the tensors inside an op's arguments.
 
-Does not know any op.
+Values are the same for every dtype (drawn in fp32). Does not know any op.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-__all__ = ["cumulative", "int_tensor", "random_tensor", "strided_rows"]
+__all__ = ["cumulative", "int_tensor", "map_tensors", "random_tensor", "strided_rows"]
 
 
 def random_tensor(
@@ -38,3 +40,20 @@ def int_tensor(values: Sequence[int], device: str, dtype: torch.dtype = torch.in
 def cumulative(lengths: Sequence[int], device: str) -> torch.Tensor:
     """cu_seqlens [S+1] int32 of these lengths, beginning with 0."""
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0).to(device=device, dtype=torch.int32)
+
+
+def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """`value` with every tensor in it changed; looks into dicts, tuples, lists and dataclasses."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [map_tensors(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [item.name for item in dataclasses.fields(value) if item.init]
+        return dataclasses.replace(
+            value, **{name: map_tensors(getattr(value, name), change) for name in names}
+        )
+    return value

@@ -1,18 +1,15 @@
-"""What the kernel tests share: which cases run here, running an op, comparing, and tensors inside guard
-regions.
+"""What the kernel tests share: which cases run here, equality of bits, and tensors inside guard regions.
 
 Reads ops through `tte_kernels.registry` only, so it does not know any of them.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tte_kernels._case import Case, Inputs, Op
+from tte_kernels._case import Case, Op
 from tte_kernels._launch import interpreted
 from tte_kernels.registry import OPS
 
@@ -39,54 +36,11 @@ def full_case(op: Op) -> Case:
     return max((case for case in op.cases if case.tag == "ci"), key=lambda case: min(case.dims.values()))
 
 
-def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """`value` with every tensor in it changed; looks into dicts, tuples, lists and dataclasses."""
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [map_tensors(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [item.name for item in dataclasses.fields(value) if item.init]
-        return dataclasses.replace(
-            value, **{name: map_tensors(getattr(value, name), change) for name in names}
-        )
-    return value
-
-
-def as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
-    """The outputs of an op as a tuple."""
-    return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def run(function: Callable[..., Any], op: Op, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-    """Outputs of `function`, followed by the arguments that it wrote."""
-    outputs = as_tuple(function(**inputs))
-    return (*outputs, *(inputs[name] for name in op.mutates))
-
-
 def equal_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Equal shape, dtype and values; NaN equals NaN."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
     return bool(((left == right) | (left.isnan() & right.isnan())).all())
-
-
-def assert_close(op: Op, dtype: torch.dtype, got: torch.Tensor, want: torch.Tensor, name: str) -> None:
-    """Elementwise within the op's tolerance for `dtype`; NaN and a wrong shape or dtype fail."""
-    assert got.shape == want.shape, f"{name}: shape {list(got.shape)}, wanted {list(want.shape)}"
-    assert got.dtype == want.dtype, f"{name}: dtype {got.dtype}, wanted {want.dtype}"
-    limit = op.tolerance[dtype]
-    error = (got.float() - want.float()).abs()
-    bad = ~(error <= limit.atol + limit.rtol * want.float().abs())
-    if bad.any():
-        worst = torch.where(error.isnan(), torch.inf, error).argmax()
-        raise AssertionError(
-            f"{name}: {int(bad.sum())} of {bad.numel()} elements outside {limit}; worst at flat index"
-            f" {int(worst)}: got {got.flatten()[worst].item()!r}, wanted {want.flatten()[worst].item()!r}"
-        )
 
 
 @dataclass

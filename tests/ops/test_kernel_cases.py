@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import tte_kernels
-from kernel_harness import as_tuple, ci_cases, equal_bits, map_tensors
+from kernel_harness import ci_cases, equal_bits
 from tte_kernels import readme
 from tte_kernels._case import Case, Op
+from tte_kernels._compare import as_tuple
+from tte_kernels._inputs import map_tensors
 from tte_kernels.registry import OPS
 
 PACKAGE = Path(tte_kernels.__file__).parent

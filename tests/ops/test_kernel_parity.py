@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from kernel_harness import DEVICE, as_tuple, assert_close, ci_cases, equal_bits, map_tensors, run
+from kernel_harness import DEVICE, ci_cases, equal_bits
 from tte_kernels._case import Case, Op
+from tte_kernels._compare import difference, parity_error
+from tte_kernels._inputs import map_tensors
+from tte_kernels.registry import get_op
 
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize(("op", "case", "dtype"), ci_cases((torch.float32, torch.float16, torch.bfloat16)))
 def test_op_agrees_with_its_reference(op: Op, case: Case, dtype: torch.dtype) -> None:
-    inputs = case.make_inputs(0, DEVICE, dtype)
-    kept = map_tensors(inputs, torch.clone)
-    got = run(op.fn, op, inputs)
-    want = run(op.reference, op, case.make_inputs(0, DEVICE, dtype))
-    assert len(got) == len(want)
-    if op.shortfall is not None:
-        shortfall = op.shortfall(inputs, as_tuple(op.fn(**inputs)))
-        assert bool((shortfall <= op.tolerance[dtype].atol).all()), (
-            f"chosen ids fall short by {shortfall.max():.3g}"
-        )
-    else:
-        for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
-            assert_close(op, dtype, ours, theirs, f"output {number}")
-    for name, before in kept.items():
-        if isinstance(before, torch.Tensor) and name not in op.mutates:
-            assert equal_bits(before, inputs[name]), f"{name} was changed, but is not declared as mutated"
+    used = []
+
+    def remember(seed: int, device: str, dtype: torch.dtype) -> dict[str, object]:
+        inputs = case.make_inputs(seed, device, dtype)
+        used.append((map_tensors(inputs, torch.clone), inputs))
+        return inputs
+
+    assert not parity_error(op, dataclasses.replace(case, make_inputs=remember), DEVICE, dtype)
+    before, after = used[0]
+    for name, value in before.items():
+        if isinstance(value, torch.Tensor) and name not in op.mutates:
+            assert equal_bits(value, after[name]), f"{name} was changed, but is not declared as mutated"
+
+
+def test_a_difference_is_found_and_named() -> None:
+    op = get_op("rms_norm")
+    want = torch.tensor([1.0, float("nan"), 3.0])
+    assert not difference(op, torch.float32, want.clone(), want)
+    assert "1 of 3 elements" in difference(op, torch.float32, torch.tensor([1.0, float("nan"), 3.1]), want)
+    assert "worst at flat index 0: got nan" in difference(
+        op, torch.float32, torch.full((3,), torch.nan), want
+    )
+    assert "shape [2], wanted [3]" in difference(op, torch.float32, want[:2], want)
+    assert "dtype torch.float16" in difference(op, torch.float32, want.half(), want)
+
+
+def test_a_wrong_id_is_found() -> None:
+    op = get_op("sample")
+    case = next(case for case in op.cases if case.name == "S63-mixed")
+    wrong = dataclasses.replace(op, fn=lambda **inputs: op.fn(**inputs) * 0)
+    assert "fall short of the best" in parity_error(wrong, case, DEVICE, torch.float32)
