@@ -10,12 +10,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from tte_runtime.config import EngineConfig
+from tte_runtime.config import PAGE_SIZE, EngineConfig
 from tte_runtime.engine.request import MediaSpan
 from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import Features, Sequence
 from tte_runtime.models.decoder import Decoder, Taps
-from tte_runtime.ops import PAGE_SIZE, StepLayout
+from tte_runtime.ops import StepLayout
 
 FeatureSource = Callable[[list[MediaSpan]], list[Features]]
 

@@ -18,7 +18,8 @@ from tte_runtime.errors import CheckpointError
 from tte_runtime.models.decoder import LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
-from tte_runtime.ops import PAGE_SIZE, Ops, StepLayout
+from tte_runtime.config import PAGE_SIZE
+from tte_runtime.ops import StepLayout, TorchOps
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class DecoderHead:
 
     @classmethod
     def load(
-        cls, folder: Path, head: HeadSpec, backbone: DecoderSpec, ops: Ops, *, device: str, dtype: torch.dtype
+        cls, folder: Path, head: HeadSpec, backbone: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype
     ) -> DecoderHead:
         """Read the head of a checkpoint; raises CheckpointError where it is missing or of another shape."""
 
@@ -82,7 +83,7 @@ class DecoderHead:
             return tensor.to(device=device, dtype=dtype).contiguous()
 
         files = TensorFiles(folder, head.weights)
-        layers = [load_layer(files, f"layers.{i}.", backbone, place) for i in range(head.num_layers)]
+        layers = [load_layer(files, f"layers.{i}.", backbone, ops, place) for i in range(head.num_layers)]
         norm = place(files.get("norm.weight", (backbone.hidden_size,)))
         return cls(LayerStack(backbone, layers, ops), norm, head.tap_layer)
 

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
-from tte_runtime.ops import Ops, StepLayout
+from tte_runtime.ops import Draw, StepLayout, TorchOps
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One decoder layer. Shapes: C model dim, F intermediate size, O = (H + 2K) * D."""
+    """One decoder layer. Shapes: C model dim, F intermediate size, O = (H + 2K) * D. Matrices are as `ops.pack` made them."""
 
     input_norm: torch.Tensor  # [C]
-    qkv: torch.Tensor  # [O, C]
+    qkv: Any  # [O, C]
     qkv_bias: torch.Tensor | None  # [O]
-    out: torch.Tensor  # [C, H * D]
+    out: Any  # [C, H * D]
     post_norm: torch.Tensor  # [C]
-    gate_up: torch.Tensor  # [2F, C]
-    down: torch.Tensor  # [C, F]
+    gate_up: Any  # [2F, C]
+    down: Any  # [C, F]
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,17 @@ class Taps:
 
 
 def load_layer(
-    files: TensorFiles, prefix: str, spec: DecoderSpec, place: Callable[[torch.Tensor], torch.Tensor]
+    files: TensorFiles, prefix: str, spec: DecoderSpec, ops: TorchOps, place: Callable[[torch.Tensor], torch.Tensor]
 ) -> LayerWeights:
-    """The layer whose tensors stand under `prefix`, merged and placed."""
+    """The layer whose tensors stand under `prefix`, merged, placed, and packed for the backend."""
     s = spec
     sizes = {"q": s.num_heads * s.head_dim, "k": s.num_kv_heads * s.head_dim, "v": s.num_kv_heads * s.head_dim}
 
     def get(name: str, *shape: int) -> torch.Tensor:
         return files.get(f"{prefix}{name}", shape)
+
+    def packed(*parts: torch.Tensor) -> torch.Tensor:
+        return ops.pack(place(torch.cat(parts)))
 
     def merged_bias() -> torch.Tensor | None:
         if not s.qkv_bias:
@@ -56,14 +60,12 @@ def load_layer(
 
     return LayerWeights(
         input_norm=place(get("input_layernorm.weight", s.hidden_size)),
-        qkv=place(torch.cat([get(f"self_attn.{x}_proj.weight", n, s.hidden_size) for x, n in sizes.items()])),
+        qkv=packed(*(get(f"self_attn.{x}_proj.weight", n, s.hidden_size) for x, n in sizes.items())),
         qkv_bias=merged_bias(),
-        out=place(get("self_attn.o_proj.weight", s.hidden_size, sizes["q"])),
+        out=packed(get("self_attn.o_proj.weight", s.hidden_size, sizes["q"])),
         post_norm=place(get("post_attention_layernorm.weight", s.hidden_size)),
-        gate_up=place(
-            torch.cat([get(f"mlp.{x}_proj.weight", s.intermediate_size, s.hidden_size) for x in ("gate", "up")])
-        ),
-        down=place(get("mlp.down_proj.weight", s.hidden_size, s.intermediate_size)),
+        gate_up=packed(*(get(f"mlp.{x}_proj.weight", s.intermediate_size, s.hidden_size) for x in ("gate", "up"))),
+        down=packed(get("mlp.down_proj.weight", s.hidden_size, s.intermediate_size)),
     )
 
 
@@ -76,11 +78,11 @@ class LayerStack:
         ops: the kernels to run on.
     """
 
-    def __init__(self, spec: DecoderSpec, layers: list[LayerWeights], ops: Ops) -> None:
+    def __init__(self, spec: DecoderSpec, layers: list[LayerWeights], ops: TorchOps) -> None:
         self.spec = spec
         self.layers = layers
         self.ops = ops
-        self.rope = Rope(spec, layers[0].qkv.device if layers else "cpu")
+        self.rope = Rope(spec, layers[0].input_norm.device)
 
     def forward(
         self,
@@ -146,7 +148,7 @@ class Decoder(LayerStack):
         embed: torch.Tensor,
         norm: torch.Tensor,
         lm_head: torch.Tensor,
-        ops: Ops,
+        ops: TorchOps,
     ) -> None:
         super().__init__(spec, layers, ops)
         self.embed = embed
@@ -155,7 +157,7 @@ class Decoder(LayerStack):
 
     @classmethod
     def load(
-        cls, files: TensorFiles, spec: DecoderSpec, ops: Ops, *, device: str, dtype: torch.dtype
+        cls, files: TensorFiles, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype
     ) -> Decoder:
         """Read a checkpoint's decoder; raises CheckpointError where a tensor is absent or of another shape."""
 
@@ -167,7 +169,7 @@ class Decoder(LayerStack):
         embed = place(files.get(prefix + "embed_tokens.weight", vocab))
         return cls(
             spec=spec,
-            layers=[load_layer(files, f"{prefix}layers.{i}.", spec, place) for i in range(spec.num_layers)],
+            layers=[load_layer(files, f"{prefix}layers.{i}.", spec, ops, place) for i in range(spec.num_layers)],
             embed=embed,
             norm=place(files.get(prefix + "norm.weight", (spec.hidden_size,))),
             lm_head=embed if spec.tied else place(files.get("lm_head.weight", vocab)),
@@ -179,6 +181,6 @@ class Decoder(LayerStack):
         s = self.spec
         return self.embed.new_zeros(s.num_layers, 2, num_pages, s.num_kv_heads, 16, s.head_dim)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """float32 [S, V] of states before the final norm, [S, C]."""
-        return self.ops.lm_head(hidden, self.norm, self.spec.norm_eps, self.lm_head)
+    def next_tokens(self, hidden: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Token ids, int64 [S], drawn from the states of S last tokens before the final norm, [S, C]."""
+        return self.ops.next_tokens(hidden, self.norm, self.spec.norm_eps, self.lm_head, draw)

@@ -1,69 +1,26 @@
-"""The seam: what the decoder, the heads and the sampler ask of the hardware, and the only file to import tte_kernels.
+"""Every op in plain torch: what a CPU runs, and what the Triton backend is compared with.
 
-`TorchOps` runs anywhere and is what a CPU runs. Signatures are those of the Triton kernels, so that a kernel can
-take a method's place without its caller noticing. Knows tensors; knows no model, request or recipe.
+The rounding order is that of transformers' Llama family. Knows tensors; knows no model, request or recipe.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from tte_kernels.sample.reference import sample_logits
 
-PAGE_SIZE = 16
+from tte_runtime.config import PAGE_SIZE
+from tte_runtime.ops.layout import Draw, StepLayout
 
 
-@dataclass(frozen=True)
-class StepLayout:
-    """How the T new tokens of a step lie: which sequence each belongs to and where its pages are.
-
-    A decode step has one token a row, so S = T. The host keeps its own copy of the lengths, so that nothing waits.
-
-    Attributes:
-        decode: every sequence has one new token and takes the decode path.
-        slots: int64 [T], page * 16 + offset of every new token.
-        page_table: int32 [S, P], pages of every sequence in order, padded with the scratch page 0.
-        cu_seqlens: int32 [S + 1], where every sequence's new tokens begin.
-        kv_lens: int32 [S], tokens of every sequence once this step's are written.
-        query_lens_host, kv_lens_host: the same lengths as Python integers.
-    """
-
-    decode: bool
-    slots: torch.Tensor
-    page_table: torch.Tensor
-    cu_seqlens: torch.Tensor
-    kv_lens: torch.Tensor
-    query_lens_host: tuple[int, ...]
-    kv_lens_host: tuple[int, ...]
-
-    # What TorchOps needs in every layer, made once a step.
-
-    @cached_property
-    def page_and_offset(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slots as int64 [T] pages and offsets."""
-        return self.slots // PAGE_SIZE, self.slots % PAGE_SIZE
-
-    @cached_property
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a decode step: the pages that hold anything, [S, P], and which of their tokens each row sees, [S, 1, 1, P * 16]."""
-        table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]
-        tokens = torch.arange(table.shape[1] * PAGE_SIZE, device=table.device)
-        return table, (tokens < self.kv_lens[:, None])[:, None, None]
-
-
-class Ops:
-    """Base of the backends: what every one of them must offer. Shapes stand at `TorchOps`."""
-
-    name = "none"
-
-
-class TorchOps(Ops):
+class TorchOps:
     """Every op in plain torch; the rounding order is that of transformers' Llama family."""
 
     name = "torch"
+
+    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+        """A matrix [O, I] in the form that this backend's linear ops take."""
+        return weight
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """x / rms(x) in fp32, rounded to x's dtype, times `weight`. [T, C] -> [T, C]."""
@@ -160,22 +117,19 @@ class TorchOps(Ops):
         out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=mask, scale=scale)
         return out.reshape(rows, num_heads, head_dim)
 
-    def lm_head(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: torch.Tensor) -> torch.Tensor:
-        """fp32 logits [S, V] of states before the final norm: [S, C], weight [V, C]."""
-        return F.linear(self.rms_norm(hidden, norm, eps), weight).float()
-
-    def sample(
-        self,
-        logits: torch.Tensor,
-        temperature: torch.Tensor,
-        seed: torch.Tensor,
-        position: torch.Tensor,
-        trace_index: torch.Tensor,
-        top_k: torch.Tensor,
-        top_p: torch.Tensor,
+    def next_tokens(
+        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: torch.Tensor, draw: Draw
     ) -> torch.Tensor:
-        """Token ids, int64 [S], of fp32 logits [S, V]; see `tte_kernels.sample` for the noise."""
-        return sample_logits(logits, temperature, seed, position, trace_index, top_k, top_p)
+        """Final norm, output embeddings and a draw, greedy or not: [S, C], weight [V, C] -> int64 [S].
+
+        Greedy ties go to the lowest id. The noise of other draws is that of `tte_kernels.sample`.
+        """
+        logits = F.linear(self.rms_norm(hidden, norm, eps), weight).float()
+        if draw.greedy:
+            return logits.argmax(-1)
+        return sample_logits(
+            logits, draw.temperature, draw.seed, draw.position, draw.trace_index, draw.top_k, draw.top_p
+        )
 
     def pool_normalize(
         self,
@@ -220,8 +174,3 @@ def _extend(q: torch.Tensor, keys_values: torch.Tensor, scale: float) -> torch.T
     mask = torch.ones(query_len, kv_len, dtype=torch.bool, device=q.device).tril(kv_len - query_len)
     out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k, v, attn_mask=mask, scale=scale)
     return out[0].transpose(0, 1)
-
-
-def select_ops(device: str) -> TorchOps:
-    """The backend for a device."""
-    return TorchOps()

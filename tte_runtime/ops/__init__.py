@@ -1,0 +1,11 @@
+"""The seam: what the decoder, the heads and the sampler ask of the hardware, and the only folder to import tte_kernels.
+
+`TorchOps` runs anywhere; `TritonOps` has the same methods on our kernels. One of them is chosen once, by
+`select_ops`, and reported. Importing this imports no Triton.
+"""
+
+from tte_runtime.ops.layout import Draw, StepLayout
+from tte_runtime.ops.select import select_ops
+from tte_runtime.ops.torch_ops import TorchOps
+
+__all__ = ["Draw", "StepLayout", "TorchOps", "select_ops"]

@@ -1,0 +1,68 @@
+"""How the tokens of a step lie. Made by the engine's runner, read by every backend; knows no op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from tte_runtime.config import PAGE_SIZE
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """How the T new tokens of a step lie: which sequence each belongs to and where its pages are.
+
+    A decode step has one token a row, so S = T. The host keeps its own copy of the lengths, so that nothing waits.
+
+    Attributes:
+        decode: every sequence has one new token and takes the decode path.
+        slots: int64 [T], page * 16 + offset of every new token.
+        page_table: int32 [S, P], pages of every sequence in order, padded with the scratch page 0.
+        cu_seqlens: int32 [S + 1], where every sequence's new tokens begin.
+        kv_lens: int32 [S], tokens of every sequence once this step's are written.
+        query_lens_host, kv_lens_host: the same lengths as Python integers.
+    """
+
+    decode: bool
+    slots: torch.Tensor
+    page_table: torch.Tensor
+    cu_seqlens: torch.Tensor
+    kv_lens: torch.Tensor
+    query_lens_host: tuple[int, ...]
+    kv_lens_host: tuple[int, ...]
+
+    # What TorchOps needs in every layer, made once a step.
+
+    @cached_property
+    def page_and_offset(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots as int64 [T] pages and offsets."""
+        return self.slots // PAGE_SIZE, self.slots % PAGE_SIZE
+
+    @cached_property
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a decode step: the pages that hold anything, [S, P], and which of their tokens each row sees, [S, 1, 1, P * 16]."""
+        table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]
+        tokens = torch.arange(table.shape[1] * PAGE_SIZE, device=table.device)
+        return table, (tokens < self.kv_lens[:, None])[:, None, None]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How S next tokens are drawn, a tensor [S] each, and what the host knows of them.
+
+    Attributes:
+        temperature: float32, 0 for greedy. seed, position, trace_index: int64, what the noise is a function of.
+        top_k: int64, 0 for all. top_p: float32, 1 for all.
+        greedy: every temperature is 0. filtered: some row has a top_k or top_p.
+    """
+
+    temperature: torch.Tensor
+    seed: torch.Tensor
+    position: torch.Tensor
+    trace_index: torch.Tensor
+    top_k: torch.Tensor
+    top_p: torch.Tensor
+    greedy: bool
+    filtered: bool
