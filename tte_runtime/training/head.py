@@ -18,8 +18,9 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.training.bank import Bank
-from tte_runtime.training.checkpoint import HEAD_LAYERS, TAP_LAYER
+from tte_runtime.training.checkpoint import HEAD_LAYERS, MAX_TRACE_TOKENS, TAP_LAYER
 from tte_runtime.training.contests import Contest, Contests, Item
+from tte_runtime.training.generate import greedy_traces
 from tte_runtime.training.loop import autocast, fit, keep
 from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
 
@@ -113,7 +114,14 @@ def train_head(
         fit(
             "head",
             HeadTraining(model, head, encoder),
-            Contests(bank, encoder, model.model.visual, seed, batch_size),
+            Contests(
+                bank,
+                encoder,
+                model.model.visual,
+                lambda prompts: greedy_traces(model, prompts, encoder, MAX_TRACE_TOKENS),
+                seed,
+                batch_size,
+            ),
             lambda items: {"contest": items[0]},
             folder / "run",
             steps=steps,
