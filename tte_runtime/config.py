@@ -13,6 +13,7 @@ import torch
 from tte_runtime.errors import OptionError, one_of
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KERNELS = ("auto", "triton", "torch")
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
 
 
@@ -22,6 +23,7 @@ class EngineConfig:
 
     Attributes:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
+        kernels: "auto" (our Triton kernels on CUDA, torch elsewhere), "triton" or "torch".
         dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
         max_context: most tokens of one request, prompt, trace and suffix together; "auto" is the model's
             own limit, capped at 32,768.
@@ -35,6 +37,7 @@ class EngineConfig:
     """
 
     device: str = "auto"
+    kernels: str = "auto"
     dtype: str = "auto"
     max_context: int | Literal["auto"] = "auto"
     kv_cache_tokens: int | Literal["auto"] = "auto"
@@ -63,6 +66,8 @@ class EngineConfig:
             raise OptionError(f"vision_cache_mb must be >= 0, got {self.vision_cache_mb}. Use 0 to keep none.")
         if self.dtype != "auto" and self.dtype not in DTYPES:
             raise OptionError(one_of("dtype", self.dtype, ["auto", *DTYPES]))
+        if self.kernels not in KERNELS:
+            raise OptionError(one_of("kernels", self.kernels, KERNELS))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -98,12 +103,19 @@ class EngineConfig:
             budget = (8 if on_gpu else 1) * 2**30
             per_token = bytes_per_token if dtype == "float32" else bytes_per_token // 2
             cache = max(context, min(64 * 1024, budget // per_token))
-        return replace(self, device=device, dtype=dtype, max_context=context, kv_cache_tokens=cache)
+        return replace(
+            self,
+            device=device,
+            kernels=("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels,
+            dtype=dtype,
+            max_context=context,
+            kv_cache_tokens=cache,
+        )
 
     def describe(self) -> str:
         """One line that says what runs, for logs and `tte env`."""
         return (
-            f"device={self.device} dtype={self.dtype} context={self.max_context} "
+            f"device={self.device} kernels={self.kernels} dtype={self.dtype} context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'}"
         )

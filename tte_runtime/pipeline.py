@@ -191,7 +191,7 @@ def load_pipeline(
         model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes
     )
     place = {"device": config.device, "dtype": config.torch_dtype}
-    files, ops = TensorFiles(folder), select_ops(config.device)
+    files, ops = TensorFiles(folder), select_ops(config)
     decoder = Decoder.load(files, spec, ops, **place)
     tower = VisionTower(model_config, files, **place)
     head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None

@@ -115,6 +115,8 @@ def test_thinking_options(options: dict[str, Any]) -> None:
         ({"max_prefill_tokens": 1.5}, "positive integer"),
         ({"dtype": "float8"}, "Known: auto, float32"),
         ({"device": "tpu"}, "device"),
+        ({"kernels": "cuda"}, "Known: auto, triton, torch"),
+        ({"kernels": "triton", "device": "cpu"}, "needs a GPU"),
         ({"device": "cuda:99"}, "CUDA|device"),
         ({"max_context": 10**9}, "max_context must be <="),
         ({"vision_cache_mb": -1}, ">= 0"),
