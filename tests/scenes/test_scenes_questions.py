@@ -42,7 +42,7 @@ def follow(scene: Scene, trace: str) -> str:
         if words[0] not in COUNTS.values():
             assert content[words[1]] == words[0], "the replaced picture stands where the trace says"
             continue
-        count = [number for number, word in COUNTS.items() if word == words[0]][0]
+        count = next(number for number, word in COUNTS.items() if word == words[0])
         reached = move(cell, words[1], count)
         assert reached == words[2]
         cell = reached

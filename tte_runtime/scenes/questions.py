@@ -101,16 +101,16 @@ def _one_step(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     direction, cell, there = found
     if count == 1:
-        forms = (
+        near = (
             "what is {} the {}?",
             "what stands {} the {}?",
             "which picture is directly {} the {}?",
             "show the thing {} the {}",
         )
-        text = _choose(rng, forms).format(_choose(rng, _OF[direction]), name)
+        text = _choose(rng, near).format(_choose(rng, _OF[direction]), name)
     else:
-        forms = ("what is {} cells {} the {}?", "which picture stands {} cells {} the {}?")
-        text = _choose(rng, forms).format(COUNTS[count], _FAR[direction], name)
+        far = ("what is {} cells {} the {}?", "which picture stands {} cells {} the {}?")
+        text = _choose(rng, far).format(COUNTS[count], _FAR[direction], name)
     trace = f"<think> {name} {scene.cell_of(name)} ; {COUNTS[count]} {direction} {cell} </think> {there}"
     return Question("one_step", text, scene, trace, Answer("picture", there), ((name, there),))
 

@@ -25,13 +25,13 @@ SPECIAL = (
 )
 MARKERS = ("<think>", "</think>")
 # Words beside the pictures', the categories' and the cells' names; anything else is spelt in bytes.
-WORDS = (
+WORD_LIST = (
     "user assistant document what is at the of to a an in and with this that which who show me picture "
     "scene text board cell square right left above below over under up down one two three cells step "
     "steps stands directly thing things kind category where find describe same but replaced by place put "
     "instead go from then there sort does belong belongs name named everything list all board empty walk "
     "tell on it its next seen can you see first replace every by for has image look"
-).split()
+)
 VOCABULARY_MULTIPLE = 64
 
 
@@ -52,7 +52,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    words = [*pictures.names(), *sorted(set(pictures.categories().values())), *CELLS, *WORDS, *"?,.:;-'\"!()"]
+    words = [*pictures.names(), *sorted(set(pictures.categories().values())), *CELLS, *WORD_LIST.split(), *"?,.:;-'\"!()"]
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
         min_frequency=1,
