@@ -1,12 +1,13 @@
 """tte_kernels: Triton kernels for think-then-embed inference, with their specifications.
 
 Every op is a folder: `__init__.py` is the contract and the door, `reference.py` the specification in torch,
-`kernel.py` the Triton code with its launcher, `cases.py` the shapes it is proven on. Importing this package needs
-torch only; Triton is imported at the first launch. It does not know engines, models or requests.
+`kernel.py` the Triton code with its launcher, `cases.py` the shapes it is proven on. Importing this package
+needs torch only; Triton is imported at the first launch. It does not know engines, models or requests.
 """
 
 from __future__ import annotations
 
+from tte_kernels._launch import set_pdl
 from tte_kernels.decode_attention import decode_attention
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
 from tte_kernels.extend_attention import extend_attention
@@ -29,4 +30,5 @@ __all__ = [
     "rope_write_kv",
     "sample",
     "sample_logits",
+    "set_pdl",
 ]

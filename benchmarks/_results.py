@@ -1,0 +1,68 @@
+"""An append-only JSONL file of results that a later run continues.
+
+A row is one finished piece of work of one stage, with the machine and the versions it was made by. Rows of
+another machine, commit or version never count as done. This file does not know what is measured.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Results"]
+
+Row = dict[str, Any]
+
+
+class Results:
+    """The rows of `path` that `machine` made, and the way to add more.
+
+    Args:
+        path: a .jsonl file; made with its folder if missing.
+        machine: what identifies device, versions and commit; stored in each row and compared as a whole.
+
+    Raises:
+        ValueError: a line that is not JSON, other than a last one that was cut off while it was written.
+    """
+
+    def __init__(self, path: Path, machine: Mapping[str, Any]) -> None:
+        self.path = path
+        self.machine = dict(machine)
+        self._rows: dict[tuple[str, str], Row] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text() if path.exists() else ""
+        whole, _, cut_off = text.rpartition("\n")
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}: line {number} is not JSON. Move the file away to start anew."
+                ) from error
+            if row["machine"] == self.machine:
+                self._rows[row["stage"], row["key"]] = row
+        if cut_off:  # a run was killed in the middle of a line; that work is done again
+            path.write_text(whole + "\n" if whole else "")
+
+    def get(self, stage: str, key: str) -> Row | None:
+        """The latest row of that piece of work, or None."""
+        return self._rows.get((stage, key))
+
+    def stage(self, stage: str) -> dict[str, Row]:
+        """Rows of one stage, by key, in the order in which they were first added."""
+        return {key: row for (name, key), row in self._rows.items() if name == stage}
+
+    def add(self, stage: str, key: str, values: Mapping[str, Any]) -> Row:
+        """Appends a row and forces it to disk, so that a killed run loses nothing that was finished."""
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        row: Row = {"stage": stage, "key": key, "date": date, **values, "machine": self.machine}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows[stage, key] = row
+        return row

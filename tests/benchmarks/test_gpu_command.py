@@ -1,0 +1,136 @@
+"""The device command without a device: it refuses, resumes, keeps its budget and times nothing that is wrong.
+
+Work is stood in for by functions; what a GPU would measure is not tested here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import _timing, gpu
+from benchmarks._results import Results
+from tte_kernels.registry import OPS
+
+MACHINE = {"device": "test", "commit": "abc"}
+
+
+def _items(done: list[str], names: str = "abc") -> list[gpu.Item]:
+    def work(name: str) -> dict[str, Any]:
+        done.append(name)
+        return {"ok": True}
+
+    return [gpu.Item("parity", name, lambda name=name: work(name)) for name in names]
+
+
+def test_a_second_run_does_only_what_is_left(tmp_path: Path) -> None:
+    done: list[str] = []
+    ticks = iter(range(100))
+    results = Results(tmp_path / "gpu.jsonl", MACHINE)
+    assert gpu.run_items(_items(done), results, budget=2, clock=lambda: next(ticks)) == 2
+    assert done == ["a"]
+    assert gpu.run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE), budget=1e9) == 0
+    assert done == ["a", "b", "c"]
+
+
+def test_another_commit_starts_anew(tmp_path: Path) -> None:
+    done: list[str] = []
+    gpu.run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE), budget=1e9)
+    gpu.run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE | {"commit": "def"}), budget=1e9)
+    assert done == ["a", "b", "c"] * 2
+
+
+def test_a_line_cut_off_is_dropped_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.jsonl"
+    Results(path, MACHINE).add("parity", "a", {"ok": True})
+    path.write_text(path.read_text() + '{"stage": "par')
+    results = Results(path, MACHINE)
+    assert list(results.stage("parity")) == ["a"]
+    results.add("parity", "b", {"ok": True})
+    assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "b"]
+    path.write_text("no json\n" + path.read_text())
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        Results(path, MACHINE)
+
+
+def test_an_exception_is_a_row_and_a_cuda_error_ends_the_run(tmp_path: Path) -> None:
+    results = Results(tmp_path / "gpu.jsonl", MACHINE)
+
+    def fail(message: str) -> dict[str, Any]:
+        raise RuntimeError(message)
+
+    items = [
+        gpu.Item("parity", "odd", lambda: fail("odd")),
+        gpu.Item("parity", "lost", lambda: fail("CUDA error: illegal address")),
+    ]
+    with pytest.raises(RuntimeError, match="illegal address"):
+        gpu.run_items(items, results, budget=1e9)
+    rows = Results(tmp_path / "gpu.jsonl", MACHINE).stage("parity")
+    assert rows["odd"]["error"] == "RuntimeError: odd" and not rows["lost"]["ok"]
+
+
+def test_an_op_whose_parity_failed_is_not_timed(tmp_path: Path) -> None:
+    results = Results(tmp_path / "gpu.jsonl", MACHINE)
+    op = OPS[0]
+    results.add("parity", f"{op.name}/x/bf16", {"ok": False, "error": "off"})
+    row = gpu._measure(op, op.cases[0], results)
+    assert not row["ok"] and f"parity failed: {op.name}/x/bf16" in row["error"]
+
+
+def test_every_case_is_proven_before_any_is_timed(tmp_path: Path) -> None:
+    keys = [item.key for item in gpu.parity_items(OPS)]
+    assert len(set(keys)) == len(keys)
+    for op in OPS:
+        for case in op.cases:
+            assert (f"{op.name}/{case.name}/bf16" in keys) == (torch.bfloat16 in case.dtypes)
+    kernels = [item.stage for item in gpu.kernel_items(OPS, Results(tmp_path / "gpu.jsonl", MACHINE))]
+    assert kernels[0] == "ceiling" and len(kernels) > len(OPS)
+
+
+def test_the_table_shows_measurements_and_failures(tmp_path: Path) -> None:
+    results = Results(tmp_path / "gpu.jsonl", MACHINE)
+    results.add("parity", "op/x/bf16", {"ok": False, "error": "off by 3"})
+    results.add("ceiling", "copy", {"ok": True, "us_p50": 1.0, "gb_per_s": 4300.0})
+    measured = {
+        "us_p20": 1.0,
+        "us_p50": 2.0,
+        "us_p80": 3.0,
+        "gb_per_s": 2150.0,
+        "share_of_copy": 0.5,
+        "tflop_per_s": 1.0,
+    }
+    peers = {"torch": {"us_p50": 4.0}, "other": {"error": "no kernel"}}
+    results.add("kernels", "op/y", {"ok": True, **measured, "l2_cold": True, "peers": peers})
+    results.add("kernels", "op/z", {"ok": False, "error": "not timed"})
+    text = gpu.table(results)
+    assert "parity: 0 of 1" in text and "off by 3" in text and "copy ceiling: 4300 GB/s" in text
+    assert "| op/y | 2.0 (1.0-3.0) | 2150 | 50% | 1.0 | cold | torch 4.0, other: no kernel |" in text
+    assert "| op/z | not timed |" in text
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "copies"),
+    [(1 << 30, 1 << 37, 8), (1 << 20, 1 << 37, 100), (1, 1 << 37, 256), (1 << 30, 1 << 32, 2)],
+)
+def test_copies_leave_the_cache_and_fit(size: int, free: int, copies: int) -> None:
+    assert _timing.copies_for(size, l2=50 << 20, free=free) == copies
+
+
+def test_bytes_of_nested_inputs() -> None:
+    assert _timing.nbytes({"x": torch.zeros(3), "y": (torch.zeros(2, dtype=torch.int64), None), "z": 1}) == 28
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="refusal is for machines without a GPU")
+def test_it_refuses_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--out", str(tmp_path)]) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_op_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--out", str(tmp_path), "--ops", "softmax"]) == 2
+    assert "must be among" in capsys.readouterr().err
