@@ -1,0 +1,42 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv. `make PYTHON=python3.12 test` picks another Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# One thread a worker: the models are tiny, and workers that all take every core slow each other down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4
+
+.PHONY: demo test lint docs figures clean
+
+demo: $(VENV)/installed  ## set up and run the main job
+	$(BIN)/tte demo
+
+# Two runs: the kernels' tests interpret Triton, which cannot be undone in a process.
+test: $(VENV)/installed-dev  ## set up and run the tests
+	@status=0; $(PYTEST) tests/ops || status=1; $(PYTEST) --ignore=tests/ops || status=1; exit $$status
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev  ## what is generated from code: docs/cli.md, kernels/README.md
+	$(BIN)/python docs/cli.py > docs/cli.md
+	$(BIN)/python -m tte_kernels.readme --write
+
+figures: $(VENV)/installed-dev
+	$(BIN)/python docs/pictures/make.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"tte-runtime needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) -e ".[dev]"
+	touch $@
