@@ -2,3 +2,5 @@
 
 Knows nothing of scheduling, requests or recipes.
 """
+
+from tte_runtime import compat as compat

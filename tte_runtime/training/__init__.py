@@ -4,3 +4,5 @@ Rooms, one a stage: `tower` (0), `traces` (1), `reasoner` (2), `head` (3); `tiny
 them. Needs transformers' Trainer (and accelerate); nothing of the engine. Serving never imports this
 package.
 """
+
+from tte_runtime import compat as compat
