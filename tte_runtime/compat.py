@@ -1,4 +1,4 @@
-"""What must be settled before transformers' models are imported; every package of ours that imports them comes here first.
+"""What must be settled before transformers' models are imported; packages of ours that import them come here first.
 
 A torchvision that is installed but cannot be imported is made to count as absent. The torchvision of the package
 index links CUDA and fails beside a CPU build of torch; transformers looks only whether it is installed, and then
@@ -21,7 +21,7 @@ def hide_broken_torchvision() -> None:
         importlib.import_module("torchvision")
     except Exception as error:  # RuntimeError for missing operators, OSError for missing libraries, ...
         logging.getLogger(__name__).warning(
-            "torchvision is installed but cannot be imported (%s): pictures are resized with PIL, about 5 times slower.",
+            "torchvision is installed but cannot be imported (%s): PIL resizes pictures, about 5 times slower.",
             error,
         )
         for name in [name for name in sys.modules if name.startswith("torchvision.")]:

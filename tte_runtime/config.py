@@ -136,5 +136,5 @@ def _resolve_device(device: str) -> str:
     if kind not in ("cpu", "cuda"):
         raise OptionError(one_of("device", device, ["auto", "cpu", "cuda", "cuda:N"]))
     if kind == "cuda" and not torch.cuda.is_available():
-        raise OptionError(f"device {device!r} was asked for, but torch sees no CUDA device. Use device=\"cpu\".")
+        raise OptionError(f'device {device!r} was asked for, but torch sees no CUDA device. Use device="cpu".')
     return device

@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from tte_runtime.batching import in_order
 from tte_runtime.config import EngineConfig
 from tte_runtime.engine.request import EngineResult
 from tte_runtime.errors import BatchError, OptionError, one_of
@@ -71,10 +70,6 @@ class Embedder:
         """E, the length of a vector before any `truncate_dim`."""
         return self._pipeline.engine.decoder.spec.hidden_size
 
-    @overload
-    def embed(self, items: list[Any] | tuple[Any, ...], **options: Any) -> list[Result]: ...
-    @overload
-    def embed(self, items: Any, **options: Any) -> Result: ...
     def embed(
         self,
         items: Any,
@@ -87,7 +82,7 @@ class Embedder:
         batch_size: int | None = None,
         show_progress_bar: bool = False,
         errors: Literal["raise", "return"] = "raise",
-    ) -> Result | list[Result]:
+    ) -> Any:
         """Embed one request, or a list of them, and say how it went.
 
         Args:
@@ -102,6 +97,9 @@ class Embedder:
             show_progress_bar: on stderr.
             errors: for lists, "raise" a `BatchError` that carries the good results once all are done, or
                 "return" each failed request's error in its place.
+
+        Returns:
+            a `Result` for one request, a list of them for a list.
 
         Raises:
             OptionError, InputError: at the door. BatchError: some requests of a list failed.
@@ -123,13 +121,11 @@ class Embedder:
         if not isinstance(items, (list, tuple)):
             return finish(submit(items))
         window = self._window(batch_size)
-        outcomes = [
-            outcome for outcome in _in_order(items, submit, finish, window=window, progress=show_progress_bar)
-        ]
+        outcomes = list(in_order(items, submit, finish, window=window, progress=show_progress_bar))
         failed = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
         if failed and errors == "raise":
             raise BatchError([None if i in failed else outcome for i, outcome in enumerate(outcomes)], failed)
-        return outcomes  # type: ignore[return-value]
+        return outcomes
 
     def encode_query(self, sentences: Any, **options: Any) -> NDArray[np.float32] | torch.Tensor:
         """`encode` for queries."""
@@ -296,40 +292,3 @@ def _check_encode_options(options: dict[str, Any]) -> None:
     for name in options:
         if name not in known:
             raise OptionError(one_of("option", name, (*known, "role", "convert_to_tensor")))
-
-
-def _in_order(
-    items: Sequence[Any], submit: Any, finish: Any, *, window: int, progress: bool
-) -> Iterator[Result | Exception]:
-    """Outcomes in the order of `items`, never more than `window` of them in work at once."""
-    ahead: deque[Pending | Exception] = deque()
-    todo = iter(items)
-
-    def refill() -> None:
-        while len(ahead) < window:
-            try:
-                item = next(todo)
-            except StopIteration:
-                return
-            try:
-                ahead.append(submit(item))
-            except Exception as error:
-                ahead.append(error)
-
-    try:
-        with tqdm(total=len(items), disable=not progress, unit="item", desc="embedding") as bar:
-            refill()
-            while ahead:
-                first = ahead[0]
-                try:
-                    outcome = first if isinstance(first, Exception) else finish(first)
-                except Exception as error:
-                    outcome = error
-                ahead.popleft()
-                refill()
-                bar.update()
-                yield outcome
-    finally:
-        for pending in ahead:
-            if not isinstance(pending, Exception):
-                pending.cancel()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tte_runtime.config import EngineConfig
 from tte_runtime.engine.engine import Engine
@@ -94,9 +95,7 @@ class Pipeline:
         workers: threads of each preparing pool.
     """
 
-    def __init__(
-        self, engine: Engine, renderer: PromptRenderer, vision_cache: FeatureCache, workers: int
-    ) -> None:
+    def __init__(self, engine: Engine, renderer: PromptRenderer, vision_cache: FeatureCache, workers: int) -> None:
         self.engine = engine
         self.renderer = renderer
         self._vision_cache = vision_cache
@@ -187,10 +186,8 @@ def load_pipeline(
     renderer = PromptRenderer(folder, chosen, model_config.image_token_id)
     head_spec = _head_spec(folder, chosen, spec)
     tap_bytes = 4 * spec.hidden_size if head_spec else 0
-    config = config.resolve(
-        model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes
-    )
-    place = {"device": config.device, "dtype": config.torch_dtype}
+    config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)
+    place: Any = {"device": config.device, "dtype": config.torch_dtype}
     files, ops = TensorFiles(folder), select_ops(config)
     decoder = Decoder.load(files, spec, ops, **place)
     tower = VisionTower(model_config, files, **place)
@@ -211,5 +208,3 @@ def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec 
     entry = read_tte_json(folder)
     assert entry is not None, "a recipe with a head comes from the checkpoint's tte.json"
     return HeadSpec.from_json(entry["head"], backbone)
-
-

@@ -50,9 +50,7 @@ class Think:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 0:
-            raise OptionError(
-                f"max_tokens must be >= 0, got {self.max_tokens}. Use 0 to embed without thinking."
-            )
+            raise OptionError(f"max_tokens must be >= 0, got {self.max_tokens}. Use 0 to embed without thinking.")
         if self.deadline_ms is not None and not self.deadline_ms >= 0:
             raise OptionError(f"deadline_ms must be >= 0, got {self.deadline_ms}. Use None for no deadline.")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):

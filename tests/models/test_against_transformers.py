@@ -71,7 +71,7 @@ def save(folder: Path, config: Qwen2VLConfig, **options: Any) -> Path:
     [
         [("text", 5)],
         [("image", (1, 4, 6)), ("text", 3)],
-        [("text", 2), ("image", (1, 2, 2)), ("text", 1), ("image", (1, 8, 4)), ("text", 2), ("image", (1, 2, 12)), ("text", 4)],
+        [("text", 2), ("image", (1, 2, 2)), ("text", 1), ("image", (1, 8, 4)), ("text", 2), ("image", (1, 2, 12))],
         [("image", (1, 6, 6))],
     ],
 )

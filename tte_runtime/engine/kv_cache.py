@@ -95,9 +95,7 @@ class PagePool:
             self._free.append(self._evict())
 
 
-def page_keys(
-    token_ids: Sequence[int], media: Iterable[tuple[int, int, bytes]], *, salt: bytes = b""
-) -> list[bytes]:
+def page_keys(token_ids: Sequence[int], media: Iterable[tuple[int, int, bytes]], *, salt: bytes = b"") -> list[bytes]:
     """Content keys of the full pages of a prompt, each chained to the one before.
 
     Args:

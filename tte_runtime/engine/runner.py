@@ -30,9 +30,7 @@ class Runner:
         tap_layer: keep the states after this many layers beside every page; `None` keeps none.
     """
 
-    def __init__(
-        self, decoder: Decoder, config: EngineConfig, features: FeatureSource, tap_layer: int | None
-    ) -> None:
+    def __init__(self, decoder: Decoder, config: EngineConfig, features: FeatureSource, tap_layer: int | None) -> None:
         self.decoder = decoder
         self._features = features
         self._device = decoder.embed.device
@@ -69,9 +67,7 @@ class Runner:
         return failed
 
     def _keep(self, wanted: list[tuple[Sequence, MediaSpan]]) -> None:
-        for (sequence, span), features in zip(
-            wanted, self._features([span for _, span in wanted]), strict=True
-        ):
+        for (sequence, span), features in zip(wanted, self._features([span for _, span in wanted]), strict=True):
             assert features.states.shape[0] == span.length, "a span and its features differ in length"
             sequence.features[span.start] = features
             if features.computed:

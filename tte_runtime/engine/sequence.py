@@ -34,9 +34,7 @@ class Sequence:
         page_keys: content keys of the prompt's full pages.
     """
 
-    def __init__(
-        self, request: EngineRequest, listener: Listener, order: int, page_keys: list[bytes]
-    ) -> None:
+    def __init__(self, request: EngineRequest, listener: Listener, order: int, page_keys: list[bytes]) -> None:
         self.request = request
         self.listener = listener
         self.order = order

@@ -59,9 +59,7 @@ class PlainEmbedder:
         head: the TTE_u head, or `None`. tap_layer: the states it reads.
     """
 
-    def __init__(
-        self, model: Any, renderer: PromptRenderer, head: ReferenceHead | None, tap_layer: int | None
-    ) -> None:
+    def __init__(self, model: Any, renderer: PromptRenderer, head: ReferenceHead | None, tap_layer: int | None) -> None:
         self.model = model
         self.renderer = renderer
         self.head = head

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from tte_runtime.config import PAGE_SIZE
 from tte_runtime.errors import CheckpointError
 from tte_runtime.models.decoder import LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
-from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops import StepLayout, TorchOps
 
 

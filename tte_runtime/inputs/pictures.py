@@ -68,7 +68,8 @@ class PictureReader:
         try:
             batch = self._processor(images=[image], return_tensors="pt")
         except ValueError as error:
-            raise PictureError(f"a picture of {image.width} x {image.height} pixels cannot be used: {error}.") from error
+            size = f"{image.width} x {image.height}"
+            raise PictureError(f"a picture of {size} pixels cannot be used: {error}.") from error
         t, h, w = (int(size) for size in batch["image_grid_thw"][0])
         merge = self._processor.merge_size
         pixels = batch["pixel_values"].float().contiguous()
@@ -118,8 +119,7 @@ def _decode(picture: Any) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise PictureError(
-            f"an array must be uint8 [height, width] or [height, width, 3 or 4], got {array.dtype} "
-            f"{list(array.shape)}."
+            f"an array must be uint8 [height, width] or [height, width, 3 or 4], got {array.dtype} {list(array.shape)}."
         )
     if 0 in array.shape:
         raise PictureError(f"a picture must have pixels, got an array of shape {list(array.shape)}.")

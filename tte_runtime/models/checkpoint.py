@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import AutoConfig
 
-
 from tte_runtime.errors import CheckpointError, UnsupportedModelError
 from tte_runtime.models.spec import FAMILIES
 

@@ -21,7 +21,7 @@ from tte_runtime.ops import Draw, StepLayout, TorchOps
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One decoder layer. Shapes: C model dim, F intermediate size, O = (H + 2K) * D. Matrices are as `ops.pack` made them."""
+    """One decoder layer: C model dim, F intermediate size, O = (H + 2K) * D. Matrices are as `ops.pack` made them."""
 
     input_norm: torch.Tensor  # [C]
     qkv: Any  # [O, C]
@@ -156,9 +156,7 @@ class Decoder(LayerStack):
         self.lm_head = lm_head
 
     @classmethod
-    def load(
-        cls, files: TensorFiles, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype
-    ) -> Decoder:
+    def load(cls, files: TensorFiles, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:
         """Read a checkpoint's decoder; raises CheckpointError where a tensor is absent or of another shape."""
 
         def place(tensor: torch.Tensor) -> torch.Tensor:

@@ -33,9 +33,7 @@ class Rope:
         return angles.cos(), angles.sin()
 
 
-def mrope_positions(
-    length: int, spans: Sequence[tuple[int, tuple[int, int, int]]]
-) -> tuple[torch.Tensor, int]:
+def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int]]]) -> tuple[torch.Tensor, int]:
     """Positions of a prompt with pictures, as transformers' `get_rope_index` gives them.
 
     Args:

@@ -29,7 +29,7 @@ class TensorFiles:
     def __init__(self, folder: Path, file: str | None = None) -> None:
         self._folder = folder
         self._handles = {name: self._open(folder / name) for name in _file_names(folder, file)}
-        self._where = {key: handle for handle in self._handles.values() for key in handle.keys()}
+        self._where = {key: handle for handle in self._handles.values() for key in handle.keys()}  # noqa: SIM118 (no dict)
 
     @staticmethod
     def _open(path: Path) -> safe_open:

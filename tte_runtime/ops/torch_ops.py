@@ -5,10 +5,13 @@ The rounding order is that of transformers' Llama family. Knows tensors; knows n
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from tte_kernels.sample.reference import sample_logits
 
+from tte_kernels.sample.reference import sample_logits
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import Draw, StepLayout
 
@@ -18,7 +21,7 @@ class TorchOps:
 
     name = "torch"
 
-    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+    def pack(self, weight: torch.Tensor) -> Any:
         """A matrix [O, I] in the form that this backend's linear ops take."""
         return weight
 
@@ -35,7 +38,7 @@ class TorchOps:
         hidden: torch.Tensor,
         norm: torch.Tensor,
         eps: float,
-        weight: torch.Tensor,
+        weight: Any,
         bias: torch.Tensor | None,
         layout: StepLayout,
     ) -> torch.Tensor:
@@ -43,15 +46,13 @@ class TorchOps:
         return F.linear(self.rms_norm(hidden, norm, eps), weight, bias)
 
     def norm_swiglu(
-        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: torch.Tensor, layout: StepLayout
+        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Any, layout: StepLayout
     ) -> torch.Tensor:
         """silu(gate) * up of the normed states: [T, C], gate_up [2F, C] -> [T, F]."""
         gate, up = F.linear(self.rms_norm(hidden, norm, eps), gate_up).chunk(2, dim=-1)
         return F.silu(gate) * up
 
-    def linear_residual(
-        self, x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor, layout: StepLayout
-    ) -> torch.Tensor:
+    def linear_residual(self, x: torch.Tensor, weight: Any, residual: torch.Tensor, layout: StepLayout) -> torch.Tensor:
         """residual + linear(x): [T, I], weight [O, I], residual [T, O] -> [T, O]."""
         return residual + F.linear(x, weight)
 
@@ -84,9 +85,7 @@ class TorchOps:
         pages[:, page, :, offset] = torch.stack((k, v), dim=1)
         return q
 
-    def attention(
-        self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float
-    ) -> torch.Tensor:
+    def attention(self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float) -> torch.Tensor:
         """Causal attention of the new tokens over their sequences' pages.
 
         Args:
@@ -98,17 +97,13 @@ class TorchOps:
         if layout.decode:
             return self._decode_attention(q, pages, layout, scale)
         outputs, start = [], 0
-        for index, (query_len, kv_len) in enumerate(
-            zip(layout.query_lens_host, layout.kv_lens_host, strict=True)
-        ):
+        for index, (query_len, kv_len) in enumerate(zip(layout.query_lens_host, layout.kv_lens_host, strict=True)):
             keys_values = _gather(pages, layout.page_table[index], kv_len)
             outputs.append(_extend(q[start : start + query_len], keys_values, scale))
             start += query_len
         return torch.cat(outputs)
 
-    def _decode_attention(
-        self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale: float
-    ) -> torch.Tensor:
+    def _decode_attention(self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale: float) -> torch.Tensor:
         rows, num_heads, head_dim = q.shape
         num_kv_heads = pages.shape[2]
         table, mask = layout.rows
@@ -153,8 +148,7 @@ class TorchOps:
             pooled = self.rms_norm(rows, norm, eps).float()
         else:
             normed = self.rms_norm(hidden, norm, eps).float()
-            pairs = zip(bounds, bounds[1:], strict=False)
-            pooled = torch.stack([normed[start:end].mean(0) for start, end in pairs])
+            pooled = torch.stack([normed[start:end].mean(0) for start, end in itertools.pairwise(bounds)])
         wanted = torch.tensor(normalize, device=pooled.device)[:, None]
         return torch.where(wanted, F.normalize(pooled, dim=-1), pooled)
 

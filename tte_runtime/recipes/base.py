@@ -1,4 +1,4 @@
-"""What a recipe is: prompts per role, where a trace ends, what is forced after it, and which state becomes the vector."""
+"""What a recipe is: prompts per role, where a trace ends, what is forced after it, which state becomes the vector."""
 
 from __future__ import annotations
 
