@@ -13,6 +13,7 @@ from tte_runtime.scenes.draw import draw_picture, draw_scene
 from tte_runtime.scenes.questions import KINDS, make_question
 from tte_runtime.scenes.world import CELLS, sample_scene
 from tte_runtime.training.blueprint import build_config, build_image_processor, build_model, build_tokenizer
+from tte_runtime.training.generate import greedy_traces
 from tte_runtime.training.reasoner import Batch, forward, stack
 from tte_runtime.training.tokens import IGNORED, Encoder, TrainingSequence, pack, pad
 from tte_runtime.training.vision import patches_of, shrink, tower_features
@@ -99,3 +100,17 @@ def test_a_packed_row_computes_what_each_sequence_computes_alone(model: Any, enc
         group = pad([one], encoder)
         alone.append(forward(model, Batch(group.ids, group.labels, group.positions, None, group.features))[0])
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_greedy_traces_are_the_argmax_after_each_prefix(model: Any, encoder: Encoder) -> None:
+    picture = torch.randn(4, 192, generator=torch.Generator().manual_seed(1))
+    texts = [("where is the cat?", None), ("where is the dog?", None), ("what is at b3?", picture)]
+    prompts = [(encoder.prompt("query", text, 0 if features is None else 4), features) for text, features in texts]
+    for (ids, features), trace in zip(prompts, greedy_traces(model, prompts, encoder, 6), strict=True):
+        assert len(trace) == 6 or trace[-1] == encoder.stop
+        # Supervising every generated position gives its logits in one forward without a cache.
+        whole = TrainingSequence([*ids, *trace], [IGNORED] * len(ids) + trace, features)
+        group = pad([whole], encoder)
+        logits, labels = forward(model, Batch(group.ids, group.labels, group.positions, None, group.features))
+        assert torch.equal(logits.argmax(-1), labels)

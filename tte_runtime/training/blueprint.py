@@ -52,7 +52,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    words = [*pictures.names(), *sorted(set(pictures.categories().values())), *CELLS, *WORD_LIST.split(), *"?,.:;-'\"!()"]
+    words = [
+        *pictures.names(),
+        *sorted(set(pictures.categories().values())),
+        *CELLS,
+        *WORD_LIST.split(),
+        *"?,.:;-'\"!()",
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
         min_frequency=1,
@@ -66,9 +72,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=[
-            token for token in SPECIAL if token not in ("<|im_end|>", "<|endoftext|>")
-        ],
+        additional_special_tokens=[token for token in SPECIAL if token not in ("<|im_end|>", "<|endoftext|>")],
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
     )

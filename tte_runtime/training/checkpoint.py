@@ -5,11 +5,13 @@ Knows file names and prompts; nothing of how the weights came to be.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
 from tte_runtime.heads.reference import ReferenceHead
@@ -43,18 +45,25 @@ def recipe() -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
+def round_weights(model: nn.Module) -> None:
+    """Round parameters to bfloat16 in place, kept as fp32: what is trained on top sees what will be shipped.
+
+    Parameters only: `Module.to` would round the rotary frequencies too, which no checkpoint stores.
+    """
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(torch.bfloat16))
+
+
 def write_checkpoint(
     folder: Path,
     model: Qwen2VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     head: ReferenceHead,
 ) -> None:
-    """Write everything but the model card, weights rounded to bfloat16. `model` itself is rounded in place,
-    then back in fp32.
-    """
+    """Write everything but the model card, weights in bfloat16. `model` is not changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    model.float()
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     GenerationConfig(
         do_sample=False,
         eos_token_id=tokenizer.convert_tokens_to_ids(STOP),

@@ -98,9 +98,7 @@ class Contests:
                 column.append(self._document(answer, rng))
         if index % OWN_EVERY == OWN_EVERY - 1:
             columns = [self._thought_again(column) for column in columns]
-        queries, positives, *negatives = [
-            [self._finish(draft, rng) for draft in column] for column in columns
-        ]
+        queries, positives, *negatives = [[self._finish(draft, rng) for draft in column] for column in columns]
         return Contest(queries, positives, negatives)
 
     def _choose(self, rng: np.random.Generator) -> dict[str, tuple[Question, int]]:

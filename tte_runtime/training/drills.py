@@ -30,9 +30,7 @@ def _walk(rng: np.random.Generator) -> list[Word]:
     cell = CELLS[int(rng.integers(len(CELLS)))]
     words: list[Word] = [(cell, False)]
     for _ in range(WALK_STEPS):
-        moves = [
-            (direction, count) for direction in DIRECTIONS for count in COUNTS if move(cell, direction, count)
-        ]
+        moves = [(direction, count) for direction in DIRECTIONS for count in COUNTS if move(cell, direction, count)]
         direction, count = moves[int(rng.integers(len(moves)))]
         reached = move(cell, direction, count)
         assert reached is not None

@@ -40,26 +40,22 @@ def tapped_states(model: Qwen2VLForConditionalGeneration, group: Group) -> Tenso
         hidden = hidden.masked_scatter(slots, group.features.to(device, hidden.dtype))
     backbone = model.model.language_model
     length = ids.shape[1]
-    mask = torch.full(
-        (length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=device
-    ).triu(1)[None, None]
+    mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=device).triu(1)[
+        None, None
+    ]
     rotation = backbone.rotary_emb(hidden, group.positions.to(device))
     for layer in backbone.layers[:TAP_LAYER]:
         hidden = layer(hidden, attention_mask=mask, position_embeddings=rotation)
     return hidden
 
 
-def embed(
-    model: Qwen2VLForConditionalGeneration, head: ReferenceHead, items: list[Item], encoder: Encoder
-) -> Tensor:
+def embed(model: Qwen2VLForConditionalGeneration, head: ReferenceHead, items: list[Item], encoder: Encoder) -> Tensor:
     """Vectors of items in the order given, [S, E]; sorted by length inside so that little is padded."""
     order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
     vectors: list[Tensor] = []
     for start in range(0, len(order), GROUP_SIZE):
         chosen = [items[index] for index in order[start : start + GROUP_SIZE]]
-        group = pad(
-            [TrainingSequence(one.ids, [IGNORED] * len(one.ids), one.features) for one in chosen], encoder
-        )
+        group = pad([TrainingSequence(one.ids, [IGNORED] * len(one.ids), one.features) for one in chosen], encoder)
         device = model.lm_head.weight.device
         vectors.append(
             head(
@@ -88,9 +84,7 @@ class HeadTraining(nn.Module):
         columns = [contest.queries, contest.positives, *contest.negatives]
         size = len(contest.queries)
         with autocast(next(self.head.parameters()).device.type):
-            vectors = embed(
-                self.frozen[0], self.head, [item for column in columns for item in column], self.encoder
-            )
+            vectors = embed(self.frozen[0], self.head, [item for column in columns for item in column], self.encoder)
         labels = torch.empty(0)
         return {"loss": self.loss.compute_loss_from_embeddings(list(vectors.float().split(size)), labels)}
 

@@ -51,14 +51,10 @@ class _Progress(TrainerCallback):
         self.began = time.monotonic()
         self.first_step = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.began, self.first_step = time.monotonic(), state.global_step
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.check is not None and state.global_step % self.check_every == 0:
             say(f"{self.name}: step {state.global_step} held-out {self.check()}")
 

@@ -72,9 +72,7 @@ class Mixture:
         room = self.row_tokens - len(beginning)
         while True:
             kind = tuple(BEGINNING)[int(rng.choice(len(shares), p=shares / shares.sum()))]
-            one = make_sequence(
-                kind, self.bank.scenes[number], features, self.bank, self.encoder, rng, "train"
-            )
+            one = make_sequence(kind, self.bank.scenes[number], features, self.bank, self.encoder, rng, "train")
             if one is None:
                 continue
             room -= len(one.ids) - (len(beginning) if one.features is features else 0)
@@ -129,9 +127,7 @@ def _document_sequence(
         return encoder.sequence("document", "", features, Answer("scene", scene.description).document_trace)
     if what == "picture":
         name = pictures.names()[int(rng.integers(len(pictures.names())))]
-        return encoder.sequence(
-            "document", "", bank.a_picture(name, rng), Answer("picture", name).document_trace
-        )
+        return encoder.sequence("document", "", bank.a_picture(name, rng), Answer("picture", name).document_trace)
     assert what == "text", f"unknown document {what}"
     text = random_text(scene, rng)
     return encoder.sequence("document", text, None, Answer("text", text).document_trace)

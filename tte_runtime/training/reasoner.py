@@ -121,17 +121,13 @@ def trace_accuracy(
         sequences: list[TrainingSequence] = []
         while len(sequences) < count:
             scene = int(rng.integers(len(bank.scenes)))
-            one = make_sequence(
-                kind, bank.scenes[scene], bank.scene_features[scene], bank, encoder, rng, "test"
-            )
+            one = make_sequence(kind, bank.scenes[scene], bank.scene_features[scene], bank, encoder, rng, "test")
             if one is not None:
                 sequences.append(one)
         right = 0
         for start in range(0, count, 50):
             group = pad(sequences[start : start + 50], encoder)
-            logits, labels = forward(
-                model, Batch(group.ids, group.labels, group.positions, None, group.features)
-            )
+            logits, labels = forward(model, Batch(group.ids, group.labels, group.positions, None, group.features))
             hits = torch.zeros_like(group.labels[:, 1:], dtype=torch.bool)
             asked = group.labels[:, 1:] != IGNORED
             hits[asked] = (logits.argmax(-1) == labels).cpu()

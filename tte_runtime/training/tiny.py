@@ -22,7 +22,7 @@ import torch
 from tte_runtime.errors import OptionError
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
-from tte_runtime.training.checkpoint import write_checkpoint
+from tte_runtime.training.checkpoint import round_weights, write_checkpoint
 from tte_runtime.training.head import train_head
 from tte_runtime.training.loop import say
 from tte_runtime.training.reasoner import train_reasoner
@@ -42,9 +42,9 @@ class Plan:
     bank_scenes: int = 16000
     bank_renderings: int = 30
     held_out_scenes: int = 2000
-    reasoner_steps: int = 3600
+    reasoner_steps: int = 2600
     reasoner_rows: int = 12
-    head_steps: int = 1500
+    head_steps: int = 1200
     head_questions: int = 32
     tower_checks: int = 600
     reasoner_checks: int = 200
@@ -76,9 +76,7 @@ def train_tiny(
             f"unknown stages {unknown}: a stage is one of {', '.join(STAGES)}. Leave `stages` out for all."
         )
     plan = plan or Plan()
-    where = (
-        "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    )
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
     work = Path(out) / "stages"
     tokenizer = build_tokenizer()
     encoder = Encoder(tokenizer)
@@ -87,9 +85,7 @@ def train_tiny(
 
     def run(stage: str, action: Callable[[], Any], finished: Path) -> Any:
         if stage not in stages and not finished.is_file():
-            raise OptionError(
-                f"stage {stage!r} was left out but {finished} is not there. Run it first, or include it."
-            )
+            raise OptionError(f"stage {stage!r} was left out but {finished} is not there. Run it first, or include it.")
         began = time.monotonic()
         result = action()
         say(f"{stage}: {(time.monotonic() - began) / 60:.1f} min")
@@ -142,6 +138,7 @@ def train_tiny(
     )
     if not {"head", "checkpoint"} & set(stages):
         return Path(out) / "tte-tiny"
+    round_weights(model)
     sizes = {"steps": plan.head_steps, "batch_size": plan.head_questions, "seed": seed}
     head = run(
         "head",
@@ -156,9 +153,7 @@ def train_tiny(
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--seed", default=0, show_default=True, help="Seed of weights, scenes and order.")
-@click.option(
-    "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages (repeatable)."
-)
+@click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages (repeatable).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 def main(out: Path, seed: int, stages: tuple[str, ...], device: str) -> None:
     """Train the bundled model tte-tiny from nothing (about two hours on two CPU cores)."""

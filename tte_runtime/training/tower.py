@@ -74,9 +74,7 @@ def make_example(rng: np.random.Generator, split: Split, scene_share: float = 0.
         labels = [(names.index(content.get(cell, EMPTY)), index) for index, cell in enumerate(CELLS)]
         return Example(shrink(draw_scene(scene, rng)), np.asarray(labels))
     name = int(rng.integers(len(pictures.names())))
-    pixels = shrink(
-        draw_picture(pictures.names()[name], int(rng.integers(MIN_SIDE_PX, MAX_SIDE_PX + 1)), rng)
-    )
+    pixels = shrink(draw_picture(pictures.names()[name], int(rng.integers(MIN_SIDE_PX, MAX_SIDE_PX + 1)), rng))
     tokens = (pixels.shape[0] // 28) ** 2
     return Example(pixels, np.tile([name, len(CELLS)], (tokens, 1)))
 
@@ -118,12 +116,8 @@ class NamingTower(nn.Module):
             with autocast(self.content.device.type):
                 content, place = self.logits(pixels)
             # Weighted so that a single picture counts as much as a few cells, whatever its size.
-            total = total + F.cross_entropy(
-                content.flatten(0, 1).float(), labels[..., 0].flatten(), reduction="sum"
-            )
-            total = total + F.cross_entropy(
-                place.flatten(0, 1).float(), labels[..., 1].flatten(), reduction="sum"
-            )
+            total = total + F.cross_entropy(content.flatten(0, 1).float(), labels[..., 0].flatten(), reduction="sum")
+            total = total + F.cross_entropy(place.flatten(0, 1).float(), labels[..., 1].flatten(), reduction="sum")
             count += labels.shape[0] * labels.shape[1]
         return {"loss": total / count}
 

@@ -46,9 +46,7 @@ def patches_of(pixels: np.ndarray) -> Tensor:
 
 def _positions(grid: int) -> Tensor:
     """(row, column) of every patch of a square grid in merge order, int64 [N, 2]."""
-    index = (
-        torch.arange(grid * grid).view(grid // MERGE, MERGE, grid // MERGE, MERGE).transpose(1, 2).flatten()
-    )
+    index = torch.arange(grid * grid).view(grid // MERGE, MERGE, grid // MERGE, MERGE).transpose(1, 2).flatten()
     return torch.stack((index // grid, index % grid), dim=1)
 
 
@@ -65,9 +63,7 @@ def tower_features(tower: Qwen2VisionTransformerPretrainedModel, patches: Tensor
     cos, sin = cos.view(1, 1, count, -1), sin.view(1, 1, count, -1)
     for block in tower.blocks:
         attention = block.attn
-        qkv = attention.qkv(block.norm1(hidden)).view(
-            batch, count, 3, attention.num_heads, attention.head_dim
-        )
+        qkv = attention.qkv(block.norm1(hidden)).view(batch, count, 3, attention.num_heads, attention.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         query = (query * cos + rotate_half(query) * sin).to(value.dtype)
         key = (key * cos + rotate_half(key) * sin).to(value.dtype)
