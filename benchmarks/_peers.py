@@ -7,6 +7,7 @@ its error; nothing else is tried in its place. Does not know how anything is tim
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,12 +59,10 @@ def _extend_attention(inputs: Inputs, case: Case) -> Peers:
 
     def call(backend: SDPBackend) -> torch.Tensor:
         with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(
-                q, k, v, is_causal=True, scale=inputs["scale"], enable_gqa=True
-            )
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=inputs["scale"], enable_gqa=True)
 
     backends = {"sdpa-flash": SDPBackend.FLASH_ATTENTION, "sdpa-cudnn": SDPBackend.CUDNN_ATTENTION}
-    return {name: lambda backend=backend: call(backend) for name, backend in backends.items()}
+    return {name: partial(call, backend) for name, backend in backends.items()}
 
 
 _PEERS: dict[str, Callable[[Inputs, Case], Peers]] = {

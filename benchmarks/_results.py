@@ -40,9 +40,7 @@ class Results:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}: line {number} is not JSON. Move the file away to start anew."
-                ) from error
+                raise ValueError(f"{path}: line {number} is not JSON. Move the file away to start anew.") from error
             if row["machine"] == self.machine:
                 self._rows[row["stage"], row["key"]] = row
         if cut_off:  # a run was killed in the middle of a line; that work is done again

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,9 +61,7 @@ def time_calls(calls: Sequence[Callable[[], Any]]) -> Timing:
     calls = list(calls) * math.ceil(MIN_CALLS / len(calls))
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(
-        side
-    ):  # compiles, and lets libraries allocate their workspaces, before the capture
+    with torch.cuda.stream(side):  # compiles, and lets libraries allocate their workspaces, before the capture
         for call in calls[:3]:
             call()
     torch.cuda.current_stream().wait_stream(side)
@@ -72,9 +71,7 @@ def time_calls(calls: Sequence[Callable[[], Any]]) -> Timing:
             call()
     for _ in range(3):
         graph.replay()
-    events = [
-        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPLAYS)
-    ]
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPLAYS)]
     for start, end in events:
         start.record()
         graph.replay()
@@ -94,5 +91,5 @@ def copy_ceiling(size: int = 1 << 30) -> dict[str, float]:
         )
     ]
     pairs.append((pairs[0][1], pairs[0][0]))
-    timing = time_calls([lambda a=a, b=b: b.copy_(a) for a, b in pairs])
+    timing = time_calls([partial(target.copy_, source) for source, target in pairs])
     return {"us_p50": timing.p50, "gb_per_s": 2 * size / timing.p50 / 1e3}

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT / "kernels") not in sys.path:
-    sys.path.append(
-        str(ROOT / "kernels")
-    )  # from a clone that was not installed; an installed copy comes first
+    sys.path.append(str(ROOT / "kernels"))  # from a clone that was not installed; an installed copy comes first
 
 from benchmarks import _peers, _timing  # noqa: E402
 from benchmarks._results import Results  # noqa: E402
@@ -58,9 +57,7 @@ def machine(pdl: bool) -> dict[str, Any]:
 
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
-    ).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name(),
         "capability": list(torch.cuda.get_device_capability()),
@@ -86,7 +83,7 @@ def parity_items(ops: Sequence[Op]) -> Iterator[Item]:
             for case in op.cases:
                 if dtype in case.dtypes and (case.tag == "ci" or dtype == torch.bfloat16):
                     key = f"{op.name}/{case.name}/{name}"
-                    yield Item("parity", key, lambda op=op, case=case, dtype=dtype: _parity(op, case, dtype))
+                    yield Item("parity", key, partial(_parity, op, case, dtype))
 
 
 def parity_failures(results: Results, op: str) -> list[str]:
@@ -104,7 +101,7 @@ def _measure(op: Op, case: Case, results: Results) -> dict[str, Any]:
     size, l2 = _timing.nbytes(first), torch.cuda.get_device_properties(0).L2_cache_size
     count = _timing.copies_for(size, l2, torch.cuda.mem_get_info()[0])
     copies = [first, *(case.make_inputs(seed, "cuda", dtype) for seed in range(1, count))]
-    timing = _timing.time_calls([lambda inputs=inputs: op.fn(**inputs) for inputs in copies])
+    timing = _timing.time_calls([partial(op.fn, **inputs) for inputs in copies])
     moved, ceiling = case.bytes_of(dtype), results.get("ceiling", "copy")
     assert ceiling is not None
     gb_per_s = moved / timing.p50 / 1e3
@@ -135,9 +132,7 @@ def kernel_items(ops: Sequence[Op], results: Results) -> Iterator[Item]:
     for op in ops:
         for case in op.cases:
             if case.tag == "model" and torch.bfloat16 in case.dtypes:
-                yield Item(
-                    "kernels", f"{op.name}/{case.name}", lambda op=op, case=case: _measure(op, case, results)
-                )
+                yield Item("kernels", f"{op.name}/{case.name}", partial(_measure, op, case, results))
 
 
 def run_items(
@@ -157,9 +152,7 @@ def run_items(
         try:
             row = results.add(item.stage, item.key, item.work())
         except Exception as error:
-            row = results.add(
-                item.stage, item.key, {"ok": False, "error": f"{type(error).__name__}: {error}"}
-            )
+            row = results.add(item.stage, item.key, {"ok": False, "error": f"{type(error).__name__}: {error}"})
             if "CUDA error" in str(error):
                 raise
         if torch.cuda.is_available():
@@ -200,16 +193,10 @@ def table(results: Results) -> str:
 def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--budget", type=float, default=480.0, help="seconds after which no new work begins (480)"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of gpu.jsonl; the same folder resumes"
-    )
+    parser.add_argument("--budget", type=float, default=480.0, help="seconds after which no new work begins (480)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of gpu.jsonl; the same folder resumes")
     parser.add_argument("--ops", default="", help="comma-separated names; default: all")
-    parser.add_argument(
-        "--pdl", action="store_true", help="programmatic dependent launch (compute capability 9.0)"
-    )
+    parser.add_argument("--pdl", action="store_true", help="programmatic dependent launch (compute capability 9.0)")
     return parser
 
 

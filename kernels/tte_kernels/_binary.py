@@ -27,12 +27,15 @@ class KernelCost:
         shared: bytes of shared memory a program.
         loads: width in bits of global loads -> how many instructions have it; bulk (TMA) copies count as 128.
             Empty on AMD, where it is not read.
+        loads_before_wait: global loads that stand above the first wait of programmatic dependent launch; None
+            without such a wait.
     """
 
     registers: int
     spills: int
     shared: int
     loads: dict[int, int]
+    loads_before_wait: int | None = None
 
     @property
     def wide_share(self) -> float:
@@ -59,6 +62,12 @@ def _load_widths(sass: str) -> dict[int, int]:
     return dict(widths)
 
 
+def _loads_before_wait(sass: str) -> int | None:
+    """Loads above the first griddepcontrol.wait (ACQBULK) of SASS text; None without one."""
+    before, wait, _ = sass.partition("ACQBULK")
+    return sum(_load_widths(before).values()) if wait else None
+
+
 def _tool(name: str) -> str:
     """Path of a CUDA tool shipped with Triton."""
     import triton
@@ -83,6 +92,7 @@ def _read_nvidia(compiled: Any) -> KernelCost:
         spills=len(re.findall(r"\bSTL\b", sass)),
         shared=int(compiled.metadata.shared),
         loads=_load_widths(sass),
+        loads_before_wait=_loads_before_wait(sass),
     )
 
 

@@ -116,6 +116,7 @@ class CompileSpec:
             are.
         max_registers: budget a thread on sm_90.
         fp_fusion: Triton's enable_fp_fusion, as launched.
+        loads_before_wait: with PDL, how many global loads may stand above the wait: those of weights.
     """
 
     name: str
@@ -128,3 +129,4 @@ class CompileSpec:
     aligned: tuple[str, ...] = ()
     max_registers: int = 255
     fp_fusion: bool = False
+    loads_before_wait: int = 0

@@ -47,9 +47,7 @@ def check_dtype(op: str, name: str, tensor: torch.Tensor, allowed: Sequence[torc
     """Raises KernelTypeError unless the dtype is one of `allowed`."""
     if tensor.dtype not in allowed:
         listed = " or ".join(str(dtype) for dtype in allowed)
-        raise KernelTypeError(
-            f"{op}: {name} must have dtype {listed}, got {tensor.dtype}. Convert it with .to()."
-        )
+        raise KernelTypeError(f"{op}: {name} must have dtype {listed}, got {tensor.dtype}. Convert it with .to().")
 
 
 def check_shape(op: str, name: str, tensor: torch.Tensor, shape: Sequence[int | str]) -> None:
@@ -101,9 +99,7 @@ def check_tensor(
     check_shape(op, name, tensor, shape)
     check_inner_contiguous(op, name, tensor)
     if device is not None and tensor.device != device:
-        raise KernelInputError(
-            f"{op}: {name} must be on {device} like the first argument, got {tensor.device}."
-        )
+        raise KernelInputError(f"{op}: {name} must be on {device} like the first argument, got {tensor.device}.")
 
 
 def check_pages(op: str, kv_pages: torch.Tensor, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:

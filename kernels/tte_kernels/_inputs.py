@@ -14,9 +14,7 @@ import torch
 __all__ = ["cumulative", "int_tensor", "map_tensors", "random_tensor", "strided_rows"]
 
 
-def random_tensor(
-    shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0
-) -> torch.Tensor:
+def random_tensor(shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
     """Normal values times `scale`, contiguous. Large tensors on a GPU are drawn there, which is faster."""
     where = device if device.startswith("cuda") and torch.Size(shape).numel() > 1 << 22 else "cpu"
     generator = torch.Generator(device=where).manual_seed(seed)
@@ -24,9 +22,7 @@ def random_tensor(
     return (values * scale).to(device=device, dtype=dtype)
 
 
-def strided_rows(
-    shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0
-) -> torch.Tensor:
+def strided_rows(shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
     """As random_tensor, but a slice of something wider: only the last dimension is contiguous."""
     *outer, inner = shape
     return random_tensor((*outer, inner + 16), seed, device, dtype, scale)[..., 8 : 8 + inner]
@@ -53,7 +49,5 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [item.name for item in dataclasses.fields(value) if item.init]
-        return dataclasses.replace(
-            value, **{name: map_tensors(getattr(value, name), change) for name in names}
-        )
+        return dataclasses.replace(value, **{name: map_tensors(getattr(value, name), change) for name in names})
     return value

@@ -50,12 +50,8 @@ def set_pdl(enabled: bool) -> None:
         KernelInputError: switched on where the current GPU is older than sm_90, or there is none.
     """
     global _pdl
-    if enabled and (
-        interpreted() or not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 9
-    ):
-        raise KernelInputError(
-            "set_pdl: enabled must be False without a GPU of compute capability 9.0, got True."
-        )
+    if enabled and (interpreted() or not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 9):
+        raise KernelInputError("set_pdl: enabled must be False without a GPU of compute capability 9.0, got True.")
     _pdl = enabled
 
 

@@ -1,4 +1,4 @@
-"""Set-up of the kernel tests: the Triton interpreter where there is no GPU, and poisoned allocations.
+"""Set-up of the kernel tests: that the interpreter is on where there is no GPU, and poisoned allocations.
 
 Does not know any op.
 """
@@ -6,20 +6,15 @@ Does not know any op.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-    # Triton looks at the variable when it is imported; set later, half of it would be compiled and half
-    # interpreted.
-    if "triton" in sys.modules:
-        raise pytest.UsageError(
-            "triton was imported before tests/ops set TRITON_INTERPRET=1. Set it in the environment."
-        )
-    os.environ["TRITON_INTERPRET"] = "1"
+    raise pytest.UsageError(
+        "TRITON_INTERPRET must be 1 without a GPU; tests/conftest.py sets it. Is it being collected?"
+    )
 
 
 def _poison_value(dtype: torch.dtype) -> float | int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
 from tte_kernels._case import Case, Op
 from tte_kernels._launch import interpreted
 from tte_kernels.registry import OPS
@@ -56,13 +57,9 @@ class Guards:
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of `tensor` with the same strides, inside a guarded buffer."""
-        span = (
-            sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
-        )
+        span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
         value = self.float_value if tensor.is_floating_point() else self.int_value
-        buffer = torch.full(
-            (span * bool(tensor.numel()) + 2 * GUARD,), value, dtype=tensor.dtype, device=tensor.device
-        )
+        buffer = torch.full((span * bool(tensor.numel()) + 2 * GUARD,), value, dtype=tensor.dtype, device=tensor.device)
         view = buffer.as_strided(tensor.shape, tensor.stride(), GUARD)
         view.copy_(tensor)
         outside = torch.ones_like(buffer, dtype=torch.bool)
@@ -74,6 +71,4 @@ class Guards:
         """Fails if anything outside a placed tensor changed."""
         for number, (buffer, outside, before) in enumerate(self.placed):
             changed = outside & (buffer != before) & ~(buffer.isnan() & before.isnan())
-            assert not changed.any(), (
-                f"{op.name}: tensor {number} of {len(self.placed)} was written outside its bounds"
-            )
+            assert not changed.any(), f"{op.name}: tensor {number} of {len(self.placed)} was written outside its bounds"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_harness import DEVICE, Guards, ci_cases, equal_bits
+
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import run
 from tte_kernels._inputs import map_tensors
@@ -22,9 +23,7 @@ def _guarded_run(
     empty, empty_like = torch.empty, torch.empty_like
     with monkeypatch.context() as patch:
         patch.setattr(torch, "empty", lambda *args, **kwargs: guards.place(empty(*args, **kwargs).zero_()))
-        patch.setattr(
-            torch, "empty_like", lambda *args, **kwargs: guards.place(empty_like(*args, **kwargs).zero_())
-        )
+        patch.setattr(torch, "empty_like", lambda *args, **kwargs: guards.place(empty_like(*args, **kwargs).zero_()))
         outputs = run(op.fn, op, inputs)
     guards.assert_untouched(op)
     return outputs
@@ -37,9 +36,7 @@ def test_nothing_outside_is_written_or_matters(
     first = _guarded_run(op, case, dtype, Guards(float("nan"), 0), monkeypatch)
     second = _guarded_run(op, case, dtype, Guards(1e4, 1), monkeypatch)
     for number, (left, right) in enumerate(zip(first, second, strict=True)):
-        assert not (left.is_floating_point() and left.isnan().any()), (
-            f"output {number} has read a guard of NaN"
-        )
+        assert not (left.is_floating_point() and left.isnan().any()), f"output {number} has read a guard of NaN"
         assert equal_bits(left, right), f"output {number} depends on what lies outside the inputs"
 
 

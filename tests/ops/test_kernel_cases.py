@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import tte_kernels
 from kernel_harness import ci_cases, equal_bits
+
+import tte_kernels
 from tte_kernels import readme
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import as_tuple
@@ -48,9 +49,7 @@ def test_inputs_are_seeded(op: Op) -> None:
         if case.tag == "ci":
             found: list[list[torch.Tensor]] = [[], []]
             for tensors in found:
-                map_tensors(
-                    case.make_inputs(5, "cpu", torch.float32), lambda t, into=tensors: into.append(t) or t
-                )
+                map_tensors(case.make_inputs(5, "cpu", torch.float32), lambda t, into=tensors: into.append(t) or t)
             assert all(equal_bits(left, right) for left, right in zip(*found, strict=True)), case.name
 
 

@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 import pytest
-from tte_kernels._binary import KernelCost, _load_widths
+
+from tte_kernels._binary import KernelCost, _load_widths, _loads_before_wait
 from tte_kernels._case import CompileSpec
 from tte_kernels.compile_check import Row, failures
 from tte_kernels.registry import OPS
@@ -57,6 +58,18 @@ def test_load_widths_are_read_from_sass() -> None:
         /*0060*/ UTMALDG.2D [UR8], [UR4] ;
     """
     assert _load_widths(sass) == {128: 3, 64: 1, 32: 1, 16: 1}
+
+
+def test_loads_above_the_wait_are_counted_and_gated() -> None:
+    load, wait = "LDG.E R4, desc[UR4][R2.64] ;\n", "ACQBULK ;\n"
+    assert _loads_before_wait(load * 2) is None
+    assert _loads_before_wait(load * 2 + wait + load) == 2
+    spec = CompileSpec("k", None, {}, {"PDL": True}, num_warps=4, num_stages=1, loads_before_wait=1)
+    words = {None: "no wait", 0: "", 1: "", 2: "2 loads above the wait, allowed 1"}
+    for above, expected in words.items():
+        cost = KernelCost(registers=1, spills=0, shared=0, loads={}, loads_before_wait=above)
+        found = failures(Row("op", "sm_90", spec, cost))
+        assert (expected in found[0]) if expected else not found
 
 
 @pytest.mark.parametrize(

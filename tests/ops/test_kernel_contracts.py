@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from kernel_harness import DEVICE, full_case
+
 from tte_kernels import KernelBackendError, KernelError, rms_norm
 from tte_kernels._case import BadInput, Case, Op
 from tte_kernels._launch import interpreted

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_harness import DEVICE, ci_cases, equal_bits
+
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import as_tuple
 
-ROWED = [
-    parameters for parameters in ci_cases((torch.float32,)) if parameters.values[0].take_rows is not None
-]
+ROWED = [parameters for parameters in ci_cases((torch.float32,)) if parameters.values[0].take_rows is not None]
 
 
 @pytest.mark.parametrize(("op", "case", "dtype"), ROWED)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from kernel_harness import DEVICE, ci_cases, equal_bits
+
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import difference, parity_error
 from tte_kernels._inputs import map_tensors
@@ -35,9 +36,7 @@ def test_a_difference_is_found_and_named() -> None:
     want = torch.tensor([1.0, float("nan"), 3.0])
     assert not difference(op, torch.float32, want.clone(), want)
     assert "1 of 3 elements" in difference(op, torch.float32, torch.tensor([1.0, float("nan"), 3.1]), want)
-    assert "worst at flat index 0: got nan" in difference(
-        op, torch.float32, torch.full((3,), torch.nan), want
-    )
+    assert "worst at flat index 0: got nan" in difference(op, torch.float32, torch.full((3,), torch.nan), want)
     assert "shape [2], wanted [3]" in difference(op, torch.float32, want[:2], want)
     assert "dtype torch.float16" in difference(op, torch.float32, want.half(), want)
 

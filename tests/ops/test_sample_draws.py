@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from tte_kernels import KernelInputError, sample, sample_logits
 from tte_kernels.sample.reference import gumbel, philox
 
@@ -72,9 +73,7 @@ def test_fused_and_unfused_draw_the_same() -> None:
     hidden, weight = torch.randn(20, 32, generator=generator), torch.randn(150, 32, generator=generator)
     fused = sample(hidden, weight, **_rows(20, 1.5))
     assert torch.equal(fused, sample_logits(hidden @ weight.T, **_rows(20, 1.5), **_off(20)))
-    assert not torch.equal(fused, (hidden @ weight.T).argmax(-1)), (
-        "a draw at temperature 1.5 is not the argmax"
-    )
+    assert not torch.equal(fused, (hidden @ weight.T).argmax(-1)), "a draw at temperature 1.5 is not the argmax"
 
 
 @pytest.mark.parametrize("winners", [(3, 200), (64, 65, 199), (0, 1)])
@@ -98,9 +97,7 @@ def test_top_k_keeps_exactly_k_and_the_lowest_ids_of_a_tie() -> None:
     logits = torch.zeros(500, 10)
     kept = sample_logits(logits, **_rows(500, 1.0), **(_off(500) | {"top_k": torch.full((500,), 3)}))
     assert set(kept.tolist()) == {0, 1, 2}
-    one = sample_logits(
-        torch.arange(10.0).repeat(5, 1), **_rows(5, 9.0), **(_off(5) | {"top_k": torch.ones(5).long()})
-    )
+    one = sample_logits(torch.arange(10.0).repeat(5, 1), **_rows(5, 9.0), **(_off(5) | {"top_k": torch.ones(5).long()}))
     assert one.tolist() == [9] * 5
 
 

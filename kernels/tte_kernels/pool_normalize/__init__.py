@@ -77,17 +77,13 @@ def pool_normalize(
     else:
         assert rows is not None
         check_tensor(op, "rows", rows, ("S",), (torch.int64,), hidden.device)
-        require(
-            mode == "last", op, f"mode must be 'last' with rows, got {mode!r}. Pass cu_seqlens to average."
-        )
+        require(mode == "last", op, f"mode must be 'last' with rows, got {mode!r}. Pass cu_seqlens to average.")
     if norm_weight is not None:
         check_tensor(op, "norm_weight", norm_weight, (width,), (hidden.dtype,), hidden.device)
     check_positive(op, "eps", eps)
     kept = width if dim is None else dim
     require(1 <= kept <= width, op, f"dim must be in 1..{width}, got {kept}.")
-    out: torch.Tensor = torch.ops.tte.pool_normalize(
-        hidden, cu_seqlens, rows, norm_weight, eps, kept, mode, normalize
-    )
+    out: torch.Tensor = torch.ops.tte.pool_normalize(hidden, cu_seqlens, rows, norm_weight, eps, kept, mode, normalize)
     return out
 
 
@@ -107,9 +103,7 @@ def _check_values(hidden: torch.Tensor, cu_seqlens: torch.Tensor | None, rows: t
         f"cu_seqlens must stay within 0..T = {num_tokens}, got {low}..{high}.",
     )
     shortest = int(index.diff().min()) if index.numel() > 1 else 1
-    require(
-        shortest > 0, "pool_normalize", f"every sequence must have at least 1 token, got one of {shortest}."
-    )
+    require(shortest > 0, "pool_normalize", f"every sequence must have at least 1 token, got one of {shortest}.")
 
 
 @torch.library.custom_op("tte::pool_normalize", mutates_args=())

@@ -48,9 +48,7 @@ def _case(shape: _Shape) -> Case:
             "hidden": hidden,
             "cu_seqlens": cumulative(shape.lengths, device) if shape.rows is None else None,
             "rows": None if shape.rows is None else int_tensor(shape.rows, device, torch.int64),
-            "norm_weight": 1 + 0.1 * random_tensor((shape.dim,), seed + 1, device, dtype)
-            if shape.norm
-            else None,
+            "norm_weight": 1 + 0.1 * random_tensor((shape.dim,), seed + 1, device, dtype) if shape.norm else None,
             "eps": 1e-6,
             "dim": shape.kept,
             "mode": shape.mode,
@@ -61,11 +59,8 @@ def _case(shape: _Shape) -> Case:
         name=shape.name,
         dims={"T": tokens, "S": vectors, "C": shape.dim, "E": kept},
         make_inputs=make_inputs,
-        bytes_of=lambda dtype: (
-            (read + shape.norm) * shape.dim * dtype.itemsize + 4 * vectors * kept + index_bytes
-        ),
-        flops=read * shape.dim * (3 * shape.norm + 1)
-        + vectors * (shape.norm * shape.dim + 3 * shape.normalize * kept),
+        bytes_of=lambda dtype: (read + shape.norm) * shape.dim * dtype.itemsize + 4 * vectors * kept + index_bytes,
+        flops=read * shape.dim * (3 * shape.norm + 1) + vectors * (shape.norm * shape.dim + 3 * shape.normalize * kept),
         tag="model" if shape.tag == "model" else "ci",
     )
 
@@ -118,11 +113,7 @@ CASES: list[Case] = [
     _case(_Shape("last-1-63-127-129", 192, lengths=(1, 63, 127, 129))),
     _case(_Shape("last-1000-strided", 100, lengths=(1000, 1), strided=True)),
     _case(_Shape("mean-1-63-129", 96, lengths=(1, 63, 129), mode="mean")),
-    _case(
-        _Shape(
-            "mean-strided-plain", 200, lengths=(7, 2), mode="mean", norm=False, normalize=False, strided=True
-        )
-    ),
+    _case(_Shape("mean-strided-plain", 200, lengths=(7, 2), mode="mean", norm=False, normalize=False, strided=True)),
     _case(_Shape("rows-padding-cut", 384, rows=(5, -1, 0, 5), tokens=6, kept=96)),
     _case(_Shape("rows-zero-states", 96, rows=(0, 1), tokens=2, zeros=True)),
     _case(_Shape("rows-C1536-cut1", 1536, rows=(2, 1), tokens=3, kept=1)),
@@ -214,9 +205,7 @@ OP = Op(
             KernelInputError,
             "mode must be one of 'last', 'mean', got 'max'",
         ),
-        BadInput(
-            "neither", lambda i: i | {"rows": None, "cu_seqlens": None}, KernelInputError, "exactly one of"
-        ),
+        BadInput("neither", lambda i: i | {"rows": None, "cu_seqlens": None}, KernelInputError, "exactly one of"),
         BadInput(
             "rows-outside",
             lambda i: i | {"rows": torch.tensor([1 << 20]), "cu_seqlens": None, "mode": "last"},

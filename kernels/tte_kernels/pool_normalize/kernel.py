@@ -179,6 +179,7 @@ def compile_specs() -> list[CompileSpec]:
             streamed=True,
             aligned=("stride_ht", "C", "E"),
             max_registers=128,
+            loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
         )
         for block_c, config in _CONFIGS.items()
         for name, (rows, mean, has_norm, normalize, pdl) in variants.items()

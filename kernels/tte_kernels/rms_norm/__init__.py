@@ -75,9 +75,7 @@ def _add_rms_norm(
 
 
 @_add_rms_norm.register_fake
-def _(
-    x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape)
 
 

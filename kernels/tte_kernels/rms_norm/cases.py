@@ -17,9 +17,7 @@ __all__ = ["OP"]
 EPS = 1e-6
 
 
-def _case(
-    name: str, tokens: int, dim: int, residual: bool = False, strided: bool = False, tag: str = "ci"
-) -> Case:
+def _case(name: str, tokens: int, dim: int, residual: bool = False, strided: bool = False, tag: str = "ci") -> Case:
     def make_inputs(seed: int, device: str, dtype: torch.dtype) -> Inputs:
         make = strided_rows if strided else random_tensor
         return {
@@ -108,21 +106,15 @@ OP = Op(
             KernelTypeError,
             "weight must have dtype",
         ),
-        BadInput(
-            "shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, C\]"
-        ),
+        BadInput("shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, C\]"),
         BadInput(
             "shape-weight",
             lambda i: i | {"weight": i["weight"][1:]},
             KernelInputError,
             "weight must have shape",
         ),
-        BadInput(
-            "stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "contiguous in its last"
-        ),
-        BadInput(
-            "device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"
-        ),
+        BadInput("stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "contiguous in its last"),
+        BadInput("device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"),
         BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0, got 0.0"),
         BadInput("type", lambda i: i | {"x": [1.0]}, KernelTypeError, "x must be a torch.Tensor, got list"),
     ),

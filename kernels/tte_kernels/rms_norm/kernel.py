@@ -122,6 +122,7 @@ def compile_specs() -> list[CompileSpec]:
             streamed=True,
             aligned=("stride_xt", "stride_rt", "C"),
             max_registers=128,
+            loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
         )
         for block_c, config in _CONFIGS.items()
         for has_residual, pdl in ((False, False), (True, False), (True, True))

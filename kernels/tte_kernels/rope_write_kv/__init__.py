@@ -70,9 +70,7 @@ def rope_write_kv(
         if weight is not None:
             check_tensor("rope_write_kv", name, weight, (head_dim,), (qkv.dtype,), qkv.device)
     check_positive("rope_write_kv", "eps", eps)
-    q: torch.Tensor = torch.ops.tte.rope_write_kv(
-        qkv, cos, sin, kv_pages, slots, num_heads, q_norm, k_norm, eps
-    )
+    q: torch.Tensor = torch.ops.tte.rope_write_kv(qkv, cos, sin, kv_pages, slots, num_heads, q_norm, k_norm, eps)
     return q
 
 

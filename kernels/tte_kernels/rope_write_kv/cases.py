@@ -31,14 +31,8 @@ def _case(
         make = strided_rows if strided else random_tensor
         angles = random_tensor((tokens, dim // 2), seed + 1, device, torch.float32, scale=100.0)
         # Distinct slots in shuffled order, none on the scratch page.
-        order = (
-            torch.randperm((pages - 1) * 16, generator=torch.Generator().manual_seed(seed + 2))[:tokens] + 16
-        )
-        weights = (
-            [1 + 0.1 * random_tensor((dim,), seed + n, device, dtype) for n in (3, 4)]
-            if norm
-            else [None, None]
-        )
+        order = torch.randperm((pages - 1) * 16, generator=torch.Generator().manual_seed(seed + 2))[:tokens] + 16
+        weights = [1 + 0.1 * random_tensor((dim,), seed + n, device, dtype) for n in (3, 4)] if norm else [None, None]
         return {
             "qkv": make((tokens, (heads + 2 * kv_heads) * dim), seed, device, dtype),
             "cos": angles.cos(),
@@ -56,9 +50,7 @@ def _case(
         name=name,
         dims={"T": tokens, "H": heads, "K": kv_heads, "D": dim},
         make_inputs=make_inputs,
-        bytes_of=lambda dtype: (
-            (2 * tokens * width + norm * 2 * dim) * dtype.itemsize + tokens * (dim * 4 + 8)
-        ),
+        bytes_of=lambda dtype: (2 * tokens * width + norm * 2 * dim) * dtype.itemsize + tokens * (dim * 4 + 8),
         flops=tokens * (heads + kv_heads) * dim * (7 if norm else 3),
         tag="model" if tag == "model" else "ci",
     )
@@ -127,19 +119,11 @@ OP = Op(
     take_rows=_take_rows,
     opcheck=_opcheck,
     bad_inputs=(
-        BadInput(
-            "dtype-qkv", lambda i: i | {"qkv": i["qkv"].double()}, KernelTypeError, "qkv must have dtype"
-        ),
-        BadInput(
-            "dtype-slots", lambda i: i | {"slots": i["slots"].int()}, KernelTypeError, "slots must have dtype"
-        ),
+        BadInput("dtype-qkv", lambda i: i | {"qkv": i["qkv"].double()}, KernelTypeError, "qkv must have dtype"),
+        BadInput("dtype-slots", lambda i: i | {"slots": i["slots"].int()}, KernelTypeError, "slots must have dtype"),
         BadInput("dtype-cos", lambda i: i | {"cos": i["cos"].half()}, KernelTypeError, "cos must have dtype"),
-        BadInput(
-            "shape-qkv", lambda i: i | {"qkv": i["qkv"][:, 1:]}, KernelInputError, "qkv must have shape"
-        ),
-        BadInput(
-            "shape-sin", lambda i: i | {"sin": i["sin"][:, :-1]}, KernelInputError, "sin must have shape"
-        ),
+        BadInput("shape-qkv", lambda i: i | {"qkv": i["qkv"][:, 1:]}, KernelInputError, "qkv must have shape"),
+        BadInput("shape-sin", lambda i: i | {"sin": i["sin"][:, :-1]}, KernelInputError, "sin must have shape"),
         BadInput("heads", lambda i: i | {"num_heads": 0}, KernelInputError, "num_heads must be > 0, got 0"),
         BadInput(
             "head-dim",
@@ -159,9 +143,7 @@ OP = Op(
             KernelInputError,
             "contiguous in its last",
         ),
-        BadInput(
-            "device", lambda i: i | {"slots": i["slots"].to("meta")}, KernelInputError, "slots must be on"
-        ),
+        BadInput("device", lambda i: i | {"slots": i["slots"].to("meta")}, KernelInputError, "slots must be on"),
         BadInput(
             "one-norm",
             lambda i: i | {"q_norm": i["qkv"][0, :1], "k_norm": None},

@@ -25,9 +25,7 @@ def rope_write_kv(
     q, k, v = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
 
     def norm(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        return (
-            x if weight is None else x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.float()
-        )
+        return x if weight is None else x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.float()
 
     def rotate(x: torch.Tensor) -> torch.Tensor:
         low, high = x.chunk(2, dim=-1)

@@ -52,9 +52,7 @@ def sample(
     check_tensor("sample", "hidden", hidden, ("S", "C"), FLOAT_DTYPES)
     check_tensor("sample", "weight", weight, ("V", hidden.shape[1]), (hidden.dtype,), hidden.device)
     check_packed("sample", "weight", weight)
-    require(
-        0 < weight.shape[0] < 1 << 31, "sample", f"V of weight must be in 1..2^31-1, got {weight.shape[0]}."
-    )
+    require(0 < weight.shape[0] < 1 << 31, "sample", f"V of weight must be in 1..2^31-1, got {weight.shape[0]}.")
     require(weight.shape[1] > 0, "sample", "C of weight must be > 0, got 0.")
     _check_draws("sample", hidden, temperature, seed, position, trace_index)
     ids: torch.Tensor = torch.ops.tte.sample(hidden, weight, temperature, seed, position, trace_index)

@@ -167,8 +167,6 @@ OP = Op(
             KernelInputError,
             "weight must be contiguous, got strides",
         ),
-        BadInput(
-            "device", lambda i: i | {"seed": i["seed"].to("meta")}, KernelInputError, "seed must be on cpu"
-        ),
+        BadInput("device", lambda i: i | {"seed": i["seed"].to("meta")}, KernelInputError, "seed must be on cpu"),
     ),
 )

@@ -106,9 +106,7 @@ def sample_kernel(
 
 
 @triton.jit
-def sample_reduce_kernel(
-    best_ptr, best_id_ptr, ids_ptr, NUM_TILES, BLOCK_TILES: tl.constexpr, PDL: tl.constexpr
-):
+def sample_reduce_kernel(best_ptr, best_id_ptr, ids_ptr, NUM_TILES, BLOCK_TILES: tl.constexpr, PDL: tl.constexpr):
     i_s = tl.program_id(0).to(tl.int64)
     o_tile = tl.arange(0, BLOCK_TILES)
     if PDL:

@@ -16,9 +16,7 @@ __all__ = ["gumbel", "philox", "sample", "sample_logits", "scores"]
 _MASK = 0xFFFFFFFF
 
 
-def philox(
-    seed: torch.Tensor, counter: tuple[torch.Tensor, ...], rounds: int = 10
-) -> tuple[torch.Tensor, ...]:
+def philox(seed: torch.Tensor, counter: tuple[torch.Tensor, ...], rounds: int = 10) -> tuple[torch.Tensor, ...]:
     """Four words in 0..2^32-1 (int64) of Philox-4x32: `seed` is the key, `counter` four words, broadcast."""
     k0, k1 = seed & _MASK, (seed >> 32) & _MASK
     c0, c1, c2, c3 = (word & _MASK for word in counter)
@@ -32,9 +30,7 @@ def philox(
     return c0, c1, c2, c3
 
 
-def gumbel(
-    seed: torch.Tensor, position: torch.Tensor, trace_index: torch.Tensor, num_tokens: int
-) -> torch.Tensor:
+def gumbel(seed: torch.Tensor, position: torch.Tensor, trace_index: torch.Tensor, num_tokens: int) -> torch.Tensor:
     """Noise [S, num_tokens] fp32 of per-row int64 [S] arguments."""
     tokens = torch.arange(num_tokens, device=seed.device)
     counter = (tokens[None], position[:, None], trace_index[:, None], torch.zeros_like(tokens)[None])
@@ -93,9 +89,7 @@ def sample_logits(
     values = scores(logits, temperature, seed, position, trace_index)
     scaled = torch.where(logits.isnan(), -torch.inf, logits.float())
     scaled = scaled / torch.where(temperature == 0, 1.0, temperature)[:, None]
-    ordered, order = scaled.sort(
-        dim=-1, descending=True, stable=True
-    )  # stable: ties keep the lowest id in front
+    ordered, order = scaled.sort(dim=-1, descending=True, stable=True)  # stable: ties keep the lowest id in front
     rank = torch.arange(logits.shape[1], device=logits.device)[None]
     dropped = (top_k[:, None] > 0) & (rank >= top_k[:, None])
     probability = ordered.masked_fill(dropped, -torch.inf).softmax(-1)
