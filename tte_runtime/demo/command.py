@@ -95,12 +95,15 @@ def run_demo(
     from tte_runtime.demo.measuring import compare_with_plain
     from tte_runtime.demo.report import Report
     from tte_runtime.embedder import Embedder
+    from tte_runtime.errors import OptionError
     from tte_runtime.evaluation.machine import describe_machine
 
     click.echo(f"loading {model}", err=True)
     # float32 on every device: the comparison demands the same traces and vectors, which 16 bits do not give.
     with Embedder.from_pretrained(model, dtype="float32") as embedder:
         click.echo(embedder.config.describe(), err=True)
+        if not embedder.recipe.stop:
+            raise OptionError(f"the demo compares thinking with not thinking, and {model!r} writes no traces.")
         tests = pose_questions(questions, seed)
         documents = make_gallery(tests, gallery_size, seed)
         gallery = embed_gallery(embedder, documents, progress=True)
