@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from tte_runtime import __version__
+
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -45,7 +47,7 @@ class Machine:
 def describe_machine(device: str = "cpu") -> Machine:
     """This machine, for work on `device` ("cpu", "cuda", "cuda:1", ...)."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    versions = {"python": platform.python_version()}
+    versions = {"tte-runtime": __version__, "python": platform.python_version()}
     versions |= {package: version(package) for package in ("torch", "transformers", "numpy")}
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Machine(name, torch.get_num_threads(), versions, date)
