@@ -29,7 +29,7 @@ class Rope:
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin, float32 [T, D/2], of `positions`, int64 [3, T]."""
-        angles = positions.float()[self.axis].T * self.inv_freq
+        angles = (positions.float()[self.axis].T * self.inv_freq).contiguous()  # kernels read rows
         return angles.cos(), angles.sin()
 
 

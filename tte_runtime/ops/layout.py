@@ -42,7 +42,7 @@ class StepLayout:
 
     @cached_property
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A decode step's pages that hold anything, [S, P], and which of their tokens each row sees, [S, 1, 1, P * 16]."""
+        """Of a decode step: pages that hold anything, [S, P], and the tokens each row sees, [S, 1, 1, P * 16]."""
         table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]
         tokens = torch.arange(table.shape[1] * PAGE_SIZE, device=table.device)
         return table, (tokens < self.kv_lens[:, None])[:, None, None]

@@ -1,0 +1,125 @@
+"""The whole engine on the Triton kernels, under the interpreter: equal to torch, and equal bits whoever sits beside."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from tte_runtime import Embedder, Result, Think
+from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.models.checkpoint import find_folder
+
+TINY = find_folder("tte-tiny")
+TRACE = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One layer of head dim 32 and a head of one layer: the interpreter is slow."""
+    folder = tmp_path_factory.mktemp("one-layer")
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(TINY / name, folder / name)
+    entry = (TINY / "tte.json").read_text()
+    entry = entry.replace('"num_layers": 3', '"num_layers": 1').replace('"tap_layer": 3', '"tap_layer": 1')
+    (folder / "tte.json").write_text(entry)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in {
+            "image": "image_pad",
+            "video": "video_pad",
+            "vision_start": "vision_start",
+            "vision_end": "vision_end",
+        }.items()
+    }
+    torch.manual_seed(11)
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.25,
+            "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default", "mrope_section": [8, 4, 4]},
+        },
+        vision_config={"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
+        tie_word_embeddings=False,
+        **ids,
+    )
+    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    ReferenceHead(config, num_layers=1).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def items() -> list[Any]:
+    rng = np.random.default_rng(5)
+    image = Image.fromarray(rng.integers(0, 255, (56, 56, 3), dtype=np.uint8))
+    return ["one two three", {"image": image, "text": "what is this, and where does it stand?"}, {"image": image}]
+
+
+def run(folder: Path, items: list[Any], *, together: bool = True, **options: Any) -> tuple[list[Result], list[Result]]:
+    """Results of a cold and of a warm round."""
+    think = Think(max_tokens=TRACE)
+    with Embedder.from_pretrained(folder, kv_cache_tokens=1024, **options) as embedder:
+        if together:
+            rounds = [embedder.embed(items, role="query", think=think) for _ in range(2)]
+        else:
+            rounds = [[embedder.embed(item, role="query", think=think) for item in items] for _ in range(2)]
+    return rounds[0], rounds[1]
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, items: list[Any]) -> list[Result]:
+    return run(folder, items, together=False, kernels="triton")[0]
+
+
+def test_equal_to_torch(folder: Path, items: list[Any], alone: list[Result]) -> None:
+    for ours, theirs in zip(alone, run(folder, items, kernels="torch")[0], strict=True):
+        assert ours.trace_ids == theirs.trace_ids
+        assert np.abs(ours.vector - theirs.vector).max() < 1e-5
+
+
+def test_sampled_traces_are_equal_to_torch(folder: Path, items: list[Any]) -> None:
+    think = Think(max_tokens=TRACE, temperature=1.5, seed=3)
+    traces = []
+    for kernels in ("triton", "torch"):
+        with Embedder.from_pretrained(folder, kv_cache_tokens=1024, kernels=kernels) as embedder:
+            traces.append(embedder.embed(items[0], role="query", think=think).trace_ids)
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_prefill_tokens": 7}, {"max_prefill_tokens": 1, "prefix_cache": False}],
+    ids=["together", "chunks of 7", "chunks of 1"],
+)
+def test_equal_bits_together_chunked_and_cached(
+    folder: Path, items: list[Any], alone: list[Result], options: dict[str, Any]
+) -> None:
+    cold, warm = run(folder, items, kernels="triton", **options)
+    assert options.get("prefix_cache", True) == any(result.counts.cached for result in warm)
+    for results in (cold, warm):
+        for result, single in zip(results, alone, strict=True):
+            assert result.trace_ids == single.trace_ids
+            assert np.array_equal(result.vector, single.vector), "a neighbour, a chunk or a cache hit changed bits"
+
+
+def test_equal_bits_under_preemption(folder: Path, items: list[Any], alone: list[Result]) -> None:
+    """The pool holds little more than one request, so the later ones are preempted and replay their traces."""
+    options = {"max_context": 64, "kv_cache_tokens": 64, "prefix_cache": False, "kernels": "triton"}
+    with Embedder.from_pretrained(folder, **options) as embedder:
+        results = embedder.embed(items, role="query", think=Think(max_tokens=TRACE))
+        assert embedder._pipeline.engine.scheduler.num_preempted > 0, "the pool was not small enough to tell"
+        for result, single in zip(results, alone, strict=True):
+            assert np.array_equal(result.vector, single.vector)

@@ -1,0 +1,150 @@
+"""Every op on our Triton kernels: what a GPU runs, and CPU tensors under Triton's interpreter.
+
+Prompt tokens take `rms_norm` + `linear` + `extend_attention`, decode rows `decode_linear` + `decode_attention`: a
+token's path follows its role. Launchers are called directly; contracts and references stand at each op of
+`tte_kernels`. Knows tensors; knows no model, request or recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tte_kernels import decode_linear as decode_linear_op
+from tte_kernels.decode_attention.kernel import launch as decode_attention
+from tte_kernels.decode_linear.kernel import launch as decode_linear
+from tte_kernels.extend_attention.kernel import launch as extend_attention
+from tte_kernels.linear.kernel import launch as linear
+from tte_kernels.pool_normalize.kernel import launch as pool_normalize
+from tte_kernels.rms_norm.kernel import launch as rms_norm
+from tte_kernels.rope_write_kv.kernel import launch as rope_write_kv
+from tte_kernels.sample.kernel import launch as sample
+from tte_kernels.sample.reference import sample_logits
+from tte_runtime.ops.layout import Draw, StepLayout
+from tte_runtime.ops.torch_ops import TorchOps
+
+MAX_ROWS = 64  # of one decode_linear or sample launch
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix for both paths: as it is for prompts, packed for decode rows."""
+
+    dense: torch.Tensor
+    rows: Any
+
+
+class TritonOps(TorchOps):
+    """The ops of `TorchOps`, every one of them on kernels; shapes stand there."""
+
+    name = "triton"
+
+    def pack(self, weight: torch.Tensor) -> Packed:
+        """A matrix [O, I] in the forms of both linear ops."""
+        return Packed(weight, decode_linear_op.pack(weight, "w16"))
+
+    def norm_linear(
+        self,
+        hidden: torch.Tensor,
+        norm: torch.Tensor,
+        eps: float,
+        weight: Packed,
+        bias: torch.Tensor | None,
+        layout: StepLayout,
+    ) -> torch.Tensor:
+        """Linear of the normed states."""
+        if layout.decode:
+            return self._rows(hidden, weight, norm_weight=norm, eps=eps, bias=bias)
+        return linear(rms_norm(hidden, norm, eps)[0], weight.dense, bias)
+
+    def norm_swiglu(
+        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Packed, layout: StepLayout
+    ) -> torch.Tensor:
+        """silu(gate) * up of the normed states."""
+        if layout.decode:
+            return self._rows(hidden, gate_up, norm_weight=norm, eps=eps, swiglu=True)
+        gate, up = linear(rms_norm(hidden, norm, eps)[0], gate_up.dense).chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    def linear_residual(
+        self, x: torch.Tensor, weight: Packed, residual: torch.Tensor, layout: StepLayout
+    ) -> torch.Tensor:
+        """residual + linear(x)."""
+        if layout.decode:
+            return self._rows(x, weight, residual=residual)
+        return linear(x, weight.dense, None, residual)
+
+    def _rows(
+        self, x: torch.Tensor, weight: Packed, *, residual: torch.Tensor | None = None, **options: Any
+    ) -> torch.Tensor:
+        """decode_linear in launches of at most 64 rows; a row's bits do not depend on the others'."""
+        parts = [
+            decode_linear(
+                x[at : at + MAX_ROWS],
+                weight.rows,
+                residual=None if residual is None else residual[at : at + MAX_ROWS],
+                **options,
+            )
+            for at in range(0, x.shape[0], MAX_ROWS)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def rope_write_kv(
+        self,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        pages: torch.Tensor,
+        layout: StepLayout,
+        *,
+        num_heads: int,
+    ) -> torch.Tensor:
+        """Rotate q and k, write k and v to their slots, return q."""
+        return rope_write_kv(qkv, cos, sin, pages, layout.slots, num_heads=num_heads)
+
+    def attention(self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float) -> torch.Tensor:
+        """Causal attention of the new tokens over their sequences' pages."""
+        if layout.decode:
+            return decode_attention(q, pages, layout.page_table, layout.kv_lens, scale=scale)
+        return extend_attention(
+            q,
+            pages,
+            layout.page_table,
+            layout.cu_seqlens,
+            layout.kv_lens,
+            scale=scale,
+            max_query_len=max(layout.query_lens_host),
+        )
+
+    def next_tokens(
+        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: torch.Tensor, draw: Draw
+    ) -> torch.Tensor:
+        """Final norm, output embeddings and a draw: without writing logits, unless top-k or top-p need them."""
+        normed = rms_norm(hidden, norm, eps)[0]
+        columns = (draw.temperature, draw.seed, draw.position, draw.trace_index)
+        if draw.filtered:
+            return sample_logits(linear(normed, weight).float(), *columns, draw.top_k, draw.top_p)
+        return sample(normed, weight, *columns)
+
+    def pool_normalize(
+        self,
+        hidden: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        *,
+        norm: torch.Tensor,
+        eps: float,
+        mode: str,
+        normalize: list[bool],
+    ) -> torch.Tensor:
+        """Final norm, pooling and L2 norm of varlen states, in one launch (two where some stay unnormalised)."""
+        bounds = cu_seqlens.to(hidden.device, torch.int32)
+        wanted = {
+            flag: pool_normalize(hidden, bounds, norm_weight=norm, eps=eps, mode=mode, normalize=flag)
+            for flag in set(normalize)
+        }
+        if len(wanted) == 1:
+            return next(iter(wanted.values()))
+        return torch.where(torch.tensor(normalize, device=hidden.device)[:, None], wanted[True], wanted[False])
