@@ -11,9 +11,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4
 demo: $(VENV)/installed  ## set up and run the main job
 	$(BIN)/tte demo
 
-# Two runs: the kernels' tests interpret Triton, which cannot be undone in a process.
 test: $(VENV)/installed-dev  ## set up and run the tests
-	@status=0; $(PYTEST) tests/ops || status=1; $(PYTEST) --ignore=tests/ops || status=1; exit $$status
+	$(PYTEST)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 FOUND = re.search(r'^__version__ = "(.+)"$', (ROOT / "tte_runtime" / "__init__.py").read_text("utf-8"), re.MULTILINE)
-assert FOUND, "tte_runtime/__init__.py must hold a line __version__ = \"...\""
+assert FOUND, 'tte_runtime/__init__.py must hold a line __version__ = "..."'
 
 TRAIN = ["accelerate>=1.10", "sentence-transformers>=5.2"]
 LINT = ["mypy>=1.18", "ruff>=0.14"]
@@ -21,7 +21,7 @@ LINT = ["mypy>=1.18", "ruff>=0.14"]
 setup(
     name="tte-runtime",
     version=FOUND[1],
-    description="Latency-first inference for reasoning-driven multimodal embedding models: think, then embed, in one pass",
+    description="Think, then embed, in one pass: latency-first inference for multimodal embedding models that reason",
     long_description=(ROOT / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0 AND CC-BY-4.0",  # the pictures in tte_runtime/scenes are CC-BY, see their ATTRIBUTION.md

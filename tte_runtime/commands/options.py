@@ -1,0 +1,64 @@
+"""Options that several commands share, so that they are spelt and explained alike. Knows no command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tte_runtime.errors import OptionError
+
+if TYPE_CHECKING:
+    from tte_runtime.types import Think
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def engine_options(command: Decorated) -> Decorated:
+    """--device, --dtype and --kernels, handed to `Embedder.from_pretrained` as they are."""
+    for option in (
+        click.option("--kernels", default="auto", show_default=True, help="auto, triton, torch."),
+        click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
+    ):
+        command = option(command)
+    return command
+
+
+def think_options(command: Decorated) -> Decorated:
+    """--no-think, --max-trace-tokens, --deadline-ms and --hide-traces; see `thinking`."""
+    for option in (
+        click.option("--hide-traces", is_flag=True, help="Do not print traces on stderr."),
+        click.option(
+            "--deadline-ms",
+            type=float,
+            metavar="MS",
+            help="Close a trace this long after its request came; the vector is still valid.",
+        ),
+        click.option(
+            "--max-trace-tokens", type=int, metavar="N", help="Close a trace after N tokens; 0 embeds at once."
+        ),
+        click.option("--no-think", is_flag=True, help="Embed at once, without a trace."),
+    ):
+        command = option(command)
+    return command
+
+
+def thinking(no_think: bool, max_trace_tokens: int | None, deadline_ms: float | None = None) -> Think | bool | None:
+    """What `think=` the options ask for; `None` leaves it to the recipe.
+
+    Raises:
+        OptionError: they contradict each other, or a value is out of its range.
+    """
+    if no_think:
+        if max_trace_tokens is not None or deadline_ms is not None:
+            raise OptionError(
+                "--no-think leaves nothing to limit. Drop it, or drop --max-trace-tokens and --deadline-ms."
+            )
+        return False
+    if max_trace_tokens is None and deadline_ms is None:
+        return None
+    from tte_runtime.types import Think
+
+    return Think(max_tokens=max_trace_tokens, deadline_ms=deadline_ms)
