@@ -115,11 +115,15 @@ def test_equal_bits_together_chunked_and_cached(
             assert np.array_equal(result.vector, single.vector), "a neighbour, a chunk or a cache hit changed bits"
 
 
-def test_equal_bits_under_preemption(folder: Path, items: list[Any], alone: list[Result]) -> None:
-    """The pool holds little more than one request, so the later ones are preempted and replay their traces."""
-    options = {"max_context": 64, "kv_cache_tokens": 64, "prefix_cache": False, "kernels": "triton"}
-    with Embedder.from_pretrained(folder, **options) as embedder:
-        results = embedder.embed(items, role="query", think=Think(max_tokens=TRACE))
-        assert embedder._pipeline.engine.scheduler.num_preempted > 0, "the pool was not small enough to tell"
-        for result, single in zip(results, alone, strict=True):
+def test_equal_bits_under_preemption(folder: Path) -> None:
+    """Two prompts fill a page each and their traces need two more, but the pool has three: one must wait and replay."""
+    think = Think(max_tokens=TRACE)
+    texts = ["cat dog cat dog car dog cat cat dog", "car car dog dog cat cat car dog dog"]
+    small = {"max_context": 48, "kv_cache_tokens": 48, "prefix_cache": False, "kernels": "triton"}
+    with Embedder.from_pretrained(folder, **small) as embedder:
+        together = embedder.embed(texts, role="query", think=think)
+        assert 13 <= together[0].counts.prompt <= 16, "the prompts must end just before a page does"
+        assert sum(result.counts.replayed for result in together) > 0, "nothing was preempted"
+        for text, result in zip(texts, together, strict=True):
+            single = embedder.embed(text, role="query", think=think)
             assert np.array_equal(result.vector, single.vector)
