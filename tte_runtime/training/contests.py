@@ -63,12 +63,14 @@ class Contest:
 
 @dataclass(frozen=True)
 class Draft:
-    """An item before its trace is settled: role, prompt ids, picture features, the teacher's trace ids."""
+    """An item before its trace is settled: role, text, picture features (or the pixels that still have to
+    be seen), the teacher's trace.
+    """
 
     role: str
-    prompt: list[int]
-    features: Tensor | None
-    thought: list[int]
+    text: str
+    features: Tensor | np.ndarray | None
+    trace: str
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,21 @@ class Contests:
         for question, number in chosen.values():
             features = self.bank.scene_features[number] if question.scene else None
             wrong = self._wrong(question, number, chosen, rng)
-            columns[0].append(self._draft("query", question.text, features, question.trace))
+            columns[0].append(Draft("query", question.text, features, question.trace))
             for column, answer in zip(columns[1:], (question.answer, *wrong), strict=True):
                 column.append(self._document(answer, rng))
+        drafts = self._seen([draft for column in columns for draft in column])
+        prompts = [self._prompt(draft) for draft in drafts]
         if index % OWN_EVERY == OWN_EVERY - 1:
-            columns = [self._thought_again(column) for column in columns]
-        queries, positives, *negatives = [[self._finish(draft, rng) for draft in column] for column in columns]
-        return Contest(queries, positives, negatives)
+            thoughts = self.write(prompts)
+        else:
+            thoughts = [self.encoder.trace(draft.trace) for draft in drafts]
+        items = [
+            self._finish(draft.role, prompt, thought, rng)
+            for draft, prompt, thought in zip(drafts, prompts, thoughts, strict=True)
+        ]
+        parts = [items[start : start + self.size] for start in range(0, len(items), self.size)]
+        return Contest(parts[0], parts[1], parts[2:])
 
     def _choose(self, rng: np.random.Generator) -> dict[str, tuple[Question, int]]:
         """Questions with answers all different, by answer, each with its scene's number."""
@@ -130,30 +140,37 @@ class Contests:
         free = [name for name in pictures.names() if name not in chosen]
         return [Answer("picture", free[int(pick)]) for pick in rng.permutation(len(free))[:NEGATIVES]]
 
-    def _draft(self, role: str, text: str, features: Tensor | None, trace: str) -> Draft:
-        prompt = self.encoder.prompt(role, text, 0 if features is None else len(features))
-        return Draft(role, prompt, None if features is None else features.float(), self.encoder.trace(trace))
-
     def _document(self, answer: Answer, rng: np.random.Generator) -> Draft:
-        """The document that `answer` is, drawn anew."""
+        """The document that `answer` is, boards drawn anew."""
         if answer.medium == "text":
-            return self._draft("document", answer.value, None, answer.document_trace)
+            return Draft("document", answer.value, None, answer.document_trace)
         if answer.medium == "picture":
-            features = self.bank.a_picture(answer.value, rng)
-        else:
-            (features,) = features_of(self.tower, [shrink(draw_scene(Scene.parse(answer.value), rng))])
-        return self._draft("document", "", features, answer.document_trace)
+            return Draft("document", "", self.bank.a_picture(answer.value, rng), answer.document_trace)
+        pixels = shrink(draw_scene(Scene.parse(answer.value), rng))
+        return Draft("document", "", pixels, answer.document_trace)
 
-    def _thought_again(self, drafts: list[Draft]) -> list[Draft]:
-        own = self.write([(draft.prompt, draft.features) for draft in drafts])
-        return [replace(draft, thought=thought) for draft, thought in zip(drafts, own, strict=True)]
+    def _seen(self, drafts: list[Draft]) -> list[Draft]:
+        """The drafts with pixels turned into features, all boards in one pass of the tower."""
+        drawn = [row for row, draft in enumerate(drafts) if isinstance(draft.features, np.ndarray)]
+        pixels = [np.asarray(drafts[row].features) for row in drawn]
+        seen = list(drafts)
+        for row, features in zip(drawn, features_of(self.tower, pixels), strict=True):
+            seen[row] = replace(drafts[row], features=features)
+        return seen
 
-    def _finish(self, draft: Draft, rng: np.random.Generator) -> Item:
+    def _prompt(self, draft: Draft) -> tuple[list[int], Tensor | None]:
+        assert not isinstance(draft.features, np.ndarray), "pixels are turned into features before"
+        features = None if draft.features is None else draft.features.float()
+        return self.encoder.prompt(draft.role, draft.text, 0 if features is None else len(features)), features
+
+    def _finish(
+        self, role: str, prompt: tuple[list[int], Tensor | None], thought: list[int], rng: np.random.Generator
+    ) -> Item:
         """The item as it will be fed: with its trace (mostly), or cut short and closed, or without."""
-        thought = draft.thought
+        ids, features = prompt
         draw = rng.random()
-        if draw < WITHOUT_TRACE[draft.role]:
+        if draw < WITHOUT_TRACE[role]:
             thought = []
-        elif draw < WITHOUT_TRACE[draft.role] + CUT_TRACE:
+        elif draw < WITHOUT_TRACE[role] + CUT_TRACE:
             thought = [*thought[: int(rng.integers(1, len(thought)))], self.encoder.stop]
-        return Item([*draft.prompt, *thought, self.encoder.suffix], draft.features)
+        return Item([*ids, *thought, self.encoder.suffix], features)
