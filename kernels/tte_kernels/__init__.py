@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tte_kernels._launch import set_pdl
 from tte_kernels.decode_attention import decode_attention
+from tte_kernels.decode_linear import PackedWeight, decode_linear, pack, unpack
 from tte_kernels.errors import KernelBackendError, KernelError, KernelInputError, KernelTypeError
 from tte_kernels.extend_attention import extend_attention
 from tte_kernels.linear import linear
@@ -22,13 +23,17 @@ __all__ = [
     "KernelError",
     "KernelInputError",
     "KernelTypeError",
+    "PackedWeight",
     "decode_attention",
+    "decode_linear",
     "extend_attention",
     "linear",
+    "pack",
     "pool_normalize",
     "rms_norm",
     "rope_write_kv",
     "sample",
     "sample_logits",
     "set_pdl",
+    "unpack",
 ]

@@ -95,8 +95,8 @@ CASES: list[Case] = [
     _case("T7-with-idle-sequence", ((5, 3), (20, 0), (63, 4)), 2, 1, 32),
     _case("T20-D128-G16", ((50, 20),), 16, 1, 128),
     _case("T33-D128-G7", ((0, 16), (100, 17)), 14, 2, 128),
-    _case("T200-G1", ((64, 200),), 1, 1, 64),
-    _case("T1000-G2", ((0, 1000),), 2, 1, 32),
+    _case("T100-prefix200-G2", ((200, 100),), 2, 1, 64),
+    _case("T1000-G1", ((0, 1000),), 1, 1, 32),
     *(
         _case(f"{model}-{label}", spans, *shape, tag="model")
         for model, shape in MODELS.items()
