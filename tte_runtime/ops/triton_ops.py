@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tte_kernels import decode_linear as decode_linear_op
+from tte_kernels import pack
 from tte_kernels.decode_attention.kernel import launch as decode_attention
 from tte_kernels.decode_linear.kernel import launch as decode_linear
 from tte_kernels.extend_attention.kernel import launch as extend_attention
@@ -44,7 +44,7 @@ class TritonOps(TorchOps):
 
     def pack(self, weight: torch.Tensor) -> Packed:
         """A matrix [O, I] in the forms of both linear ops."""
-        return Packed(weight, decode_linear_op.pack(weight, "w16"))
+        return Packed(weight, pack(weight, "w16"))
 
     def norm_linear(
         self,
