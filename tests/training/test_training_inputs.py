@@ -16,7 +16,7 @@ from tte_runtime.training.blueprint import build_config, build_image_processor, 
 from tte_runtime.training.generate import greedy_traces
 from tte_runtime.training.reasoner import Batch, forward, stack
 from tte_runtime.training.tokens import IGNORED, Encoder, TrainingSequence, pack, pad
-from tte_runtime.training.vision import patches_of, shrink, tower_features
+from tte_runtime.training.vision import MIN_PIXELS, patches_of, shrink, tower_features
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def model(tokenizer: Any) -> Any:
 def test_patches_and_features_equal_the_processor_and_the_tower(model: Any, side: int) -> None:
     rng = np.random.default_rng(side)
     image = draw_scene(sample_scene(rng), rng) if side == 224 else draw_picture("cat", side, rng)
-    stock = build_image_processor()(images=[image], return_tensors="pt")
+    stock = build_image_processor(MIN_PIXELS)(images=[image], return_tensors="pt")
     patches = patches_of(shrink(image)[None])
     torch.testing.assert_close(patches[0], stock["pixel_values"], rtol=0, atol=1e-6)
     tower = model.model.visual

@@ -12,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from tte_runtime.scenes import pictures
 from tte_runtime.scenes.world import CELLS
-from tte_runtime.training.vision import MAX_PIXELS, MIN_PIXELS
+from tte_runtime.training.vision import MAX_PIXELS
 
 SPECIAL = (
     "<|endoftext|>",
@@ -33,6 +33,9 @@ WORD_LIST = (
     "tell on it its next seen can you see first replace every by for has image look"
 )
 VOCABULARY_MULTIPLE = 64
+# Training shows pictures of 4, 9 and 16 merged tokens as they are. Those of 4 are named right only 80 % of the
+# time and those of 9 95 %, but enlarged to 16 tokens 99 %: the checkpoint's processor enlarges.
+SERVED_MIN_PIXELS = 100 * 100
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -129,8 +132,8 @@ def build_model(config: Qwen2VLConfig, seed: int) -> Qwen2VLForConditionalGenera
     return Qwen2VLForConditionalGeneration(config).float()
 
 
-def build_image_processor() -> Qwen2VLImageProcessorPil:
+def build_image_processor(min_pixels: int = SERVED_MIN_PIXELS) -> Qwen2VLImageProcessorPil:
     """The Qwen2-VL image processor of the checkpoint: at most 112x112 pixels, sixteen merged tokens."""
     return Qwen2VLImageProcessorPil(
-        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS
+        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=min_pixels, max_pixels=MAX_PIXELS
     )
