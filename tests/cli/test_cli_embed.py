@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,7 +97,9 @@ def test_npy_keeps_its_rows_in_place(tte: Tte, tmp_path: Path, tiny: Embedder) -
 
 def test_npy_goes_through_a_pipe() -> None:
     command = [sys.executable, "-m", "tte_runtime", "embed", "hello", *QUICK, "--format", "npy"]
-    done = subprocess.run(command, cwd=ROOT, env=None, capture_output=True, check=True)
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
     assert np.load(io.BytesIO(done.stdout)).shape[0] == 1
 
 
