@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu --budget 480 --out DIR
 
-Stages, in order: `parity` (every case of every op against its reference, in bf16 first), `ceiling` (bandwidth
+Stages, in order: `parity` (every case of every op against its reference, in bf16 first), `bits` (rows alone and
+among others have equal bits, in bf16), `ceiling` (bandwidth
 of a copy), `kernels` (time of every model shape in bf16, L2-cold, in a CUDA graph, as a share of that
 ceiling, beside torch's own libraries). An op whose parity failed is not timed. Each result is appended to
 DIR/gpu.jsonl as it comes; when the budget is spent the command ends with status 3, and the same command goes
@@ -33,7 +34,7 @@ from benchmarks import _peers, _timing  # noqa: E402
 from benchmarks._results import Results  # noqa: E402
 from tte_kernels import set_pdl  # noqa: E402
 from tte_kernels._case import Case, Op  # noqa: E402
-from tte_kernels._compare import parity_error  # noqa: E402
+from tte_kernels._compare import invariance_error, parity_error  # noqa: E402
 from tte_kernels.registry import OPS  # noqa: E402
 
 __all__ = ["Item", "main", "run_items", "table"]
@@ -74,6 +75,19 @@ def _parity(op: Op, case: Case, dtype: torch.dtype) -> dict[str, Any]:
     error = parity_error(op, case, "cuda", dtype)
     torch.cuda.synchronize()
     return {"ok": not error, "error": error}
+
+
+def _bits(op: Op, case: Case) -> dict[str, Any]:
+    error = invariance_error(op, case, "cuda", torch.bfloat16)
+    return {"ok": not error, "error": error}
+
+
+def bits_items(ops: Sequence[Op]) -> Iterator[Item]:
+    """Every case in bf16 of the ops that have rows."""
+    for op in ops:
+        for case in op.cases:
+            if op.take_rows is not None and torch.bfloat16 in case.dtypes:
+                yield Item("bits", f"{op.name}/{case.name}", partial(_bits, op, case))
 
 
 def parity_items(ops: Sequence[Op]) -> Iterator[Item]:
@@ -169,6 +183,10 @@ def table(results: Results) -> str:
     failed = [key for key, row in parity.items() if not row["ok"]]
     lines = [f"{results.machine['device']}; parity: {len(parity) - len(failed)} of {len(parity)} cases"]
     lines += [f"- parity failed: {key}: {parity[key]['error']}" for key in failed]
+    bits = results.stage("bits")
+    uneven = [key for key, row in bits.items() if not row["ok"]]
+    lines.append(f"equal bits: {len(bits) - len(uneven)} of {len(bits)} cases")
+    lines += [f"- bits differ: {key}: {bits[key]['error']}" for key in uneven]
     if ceiling is None:
         return "\n".join(lines)
     lines += [f"copy ceiling: {ceiling['gb_per_s']:.0f} GB/s", ""]
@@ -201,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns the exit status: 0 complete, 1 a parity failed, 3 work is left, 2 refused."""
+    """The command; returns the exit status: 0 complete, 1 a proof failed, 2 refused, 3 work is left."""
     arguments = _parser().parse_args(argv)
     known = {op.name: op for op in OPS}
     names = arguments.ops.split(",") if arguments.ops else list(known)
@@ -216,12 +234,14 @@ def main(argv: list[str] | None = None) -> int:
         set_pdl(True)
     results = Results(arguments.out / "gpu.jsonl", machine(arguments.pdl))
     ops = [known[name] for name in names]
-    left = run_items([*parity_items(ops), *kernel_items(ops, results)], results, arguments.budget)
+    items = [*parity_items(ops), *bits_items(ops), *kernel_items(ops, results)]
+    left = run_items(items, results, arguments.budget)
     print(table(results))
     if left:
         print(f"{left} items left: run the same command again.", file=sys.stderr)
         return INCOMPLETE
-    return int(any(parity_failures(results, name) for name in names))
+    proofs = [results.get(item.stage, item.key) for item in items if item.stage in ("parity", "bits")]
+    return int(not all(row is not None and row["ok"] for row in proofs))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Runs an op beside its reference and says in words where they differ: one definition for all who compare.
+"""Runs an op beside its reference, or beside itself on fewer rows, and says in words where they differ.
 
-Does not know any op, nor where the inputs came from.
+One definition for tests and for hardware runs. Does not know any op, nor where the inputs came from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from tte_kernels._case import Case, Inputs, Op
 
-__all__ = ["as_tuple", "difference", "parity_error", "run"]
+__all__ = ["as_tuple", "difference", "equal_bits", "invariance_error", "parity_error", "run"]
 
 
 def as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
@@ -58,3 +58,28 @@ def parity_error(op: Op, case: Case, device: str, dtype: torch.dtype, seed: int 
         return f"{len(got)} outputs, wanted {len(want)}"
     found = [difference(op, dtype, ours, theirs) for ours, theirs in zip(got, want, strict=True)]
     return "; ".join(f"output {number}: {words}" for number, words in enumerate(found) if words)
+
+
+def equal_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Equal shape, dtype and values; NaN equals NaN."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    return bool(((left == right) | (left.isnan() & right.isnan())).all())
+
+
+def invariance_error(op: Op, case: Case, device: str, dtype: torch.dtype, seed: int = 2) -> str:
+    """Runs the first row, the last row, and some rows backwards, each without the others; says which then differ.
+
+    Empty if all have the bits that they have together. The op must declare `num_rows` and `take_rows`.
+    """
+    assert op.num_rows is not None and op.take_rows is not None
+    inputs = case.make_inputs(seed, device, dtype)
+    count = op.num_rows(inputs)
+    together = as_tuple(op.fn(**inputs))
+    some = list(range(count - 1, -1, -max(3, count // 8)))
+    for keep in ([0], [count - 1], some) if count else ():
+        alone = as_tuple(op.fn(**op.take_rows(case.make_inputs(seed, device, dtype), keep)))
+        for number, (whole, part) in enumerate(zip(together, alone, strict=True)):
+            if not equal_bits(whole[keep], part):
+                return f"output {number}: rows {keep} differ from the same rows among {count}"
+    return ""

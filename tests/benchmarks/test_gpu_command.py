@@ -107,6 +107,8 @@ def test_the_table_shows_measurements_and_failures(tmp_path: Path) -> None:
     results.add("kernels", "op/y", {"ok": True, **measured, "l2_cold": True, "peers": peers})
     results.add("kernels", "op/z", {"ok": False, "error": "not timed"})
     text = gpu.table(results)
+    results.add("bits", "op/x", {"ok": False, "error": "rows [0] differ"})
+    assert "bits differ: op/x: rows [0] differ" in gpu.table(results)
     assert "parity: 0 of 1" in text and "off by 3" in text and "copy ceiling: 4300 GB/s" in text
     assert "| op/y | 2.0 (1.0-3.0) | 2150 | 50% | 1.0 | cold | torch 4.0, other: no kernel |" in text
     assert "| op/z | not timed |" in text

@@ -1,4 +1,4 @@
-"""What the kernel tests share: which cases run here, equality of bits, and tensors inside guard regions.
+"""What the kernel tests share: which cases run here, and tensors inside guard regions.
 
 Reads ops through `tte_kernels.registry` only, so it does not know any of them.
 """
@@ -35,13 +35,6 @@ def ci_cases(dtypes: tuple[torch.dtype, ...]) -> list[Any]:
 def full_case(op: Op) -> Case:
     """The small case whose least dimension is largest: no empty batch, more than one row."""
     return max((case for case in op.cases if case.tag == "ci"), key=lambda case: min(case.dims.values()))
-
-
-def equal_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Equal shape, dtype and values; NaN equals NaN."""
-    if left.shape != right.shape or left.dtype != right.dtype:
-        return False
-    return bool(((left == right) | (left.isnan() & right.isnan())).all())
 
 
 @dataclass

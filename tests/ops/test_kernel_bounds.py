@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_harness import DEVICE, Guards, ci_cases, equal_bits
+from kernel_harness import DEVICE, Guards, ci_cases
 
 from tte_kernels._case import Case, Op
-from tte_kernels._compare import run
+from tte_kernels._compare import equal_bits, run
 from tte_kernels._inputs import map_tensors
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_harness import ci_cases, equal_bits
+from kernel_harness import ci_cases
 
 import tte_kernels
 from tte_kernels import readme
 from tte_kernels._case import Case, Op
-from tte_kernels._compare import as_tuple
+from tte_kernels._compare import as_tuple, equal_bits
 from tte_kernels._inputs import map_tensors
 from tte_kernels.registry import OPS
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from kernel_harness import DEVICE, ci_cases, equal_bits
+from kernel_harness import DEVICE, ci_cases
 
 from tte_kernels._case import Case, Op
-from tte_kernels._compare import difference, parity_error
+from tte_kernels._compare import difference, equal_bits, parity_error
 from tte_kernels._inputs import map_tensors
 from tte_kernels.registry import get_op
 
