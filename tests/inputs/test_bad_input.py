@@ -123,7 +123,8 @@ def test_thinking_options(options: dict[str, Any]) -> None:
         ({"recipe": "ume_r2"}, "Known: last_token, tte_u"),
     ],
 )
-def test_engine_options(options: dict[str, Any], message: str) -> None:
+def test_engine_options(options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises((OptionError, RecipeError), match=message):
         Embedder.from_pretrained("tte-tiny", **options)
 

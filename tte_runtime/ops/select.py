@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 from tte_runtime.config import EngineConfig
+from tte_runtime.env import INTERPRET
 from tte_runtime.errors import MissingExtraError, OptionError
 from tte_runtime.ops.torch_ops import TorchOps
 
@@ -20,7 +20,7 @@ def select_ops(config: EngineConfig) -> TorchOps:
         return TorchOps()
     if importlib.util.find_spec("triton") is None:
         raise MissingExtraError('kernels="triton" needs Triton. Run: pip install triton, or use kernels="torch".')
-    if config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if config.device == "cpu" and not INTERPRET.is_on():
         raise OptionError(
             'kernels="triton" needs a GPU, got device="cpu". Use kernels="torch", or set TRITON_INTERPRET=1 before '
             "Python starts to run them, slowly, in the interpreter."
