@@ -3,12 +3,11 @@
     python -m benchmarks.gpu --budget 480 --out DIR
 
 Stages, in order: `parity` (every case of every op against its reference, in bf16 first), `bits` (rows alone and
-among others have equal bits, in bf16), `ceiling` (bandwidth
-of a copy), `kernels` (time of every model shape in bf16, L2-cold, in a CUDA graph, as a share of that
-ceiling, beside torch's own libraries). An op whose parity failed is not timed. Each result is appended to
-DIR/gpu.jsonl as it comes; when the budget is spent the command ends with status 3, and the same command goes
-on from there. Progress goes to stderr, the table to stdout. Needs a GPU. It does not know any op: it reads
-the registry of tte_kernels.
+among others have equal bits, in bf16), `ceiling` (bandwidth of a copy), `kernels` (time of every model shape in
+bf16, L2-cold, in a CUDA graph, as a share of that ceiling, beside torch's own libraries). An op whose parity failed
+is not timed. Each result is appended to DIR/gpu.jsonl as it comes; when the budget is spent the command ends with
+status 3, and the same command goes on from there. Progress goes to stderr, the table to stdout. Needs a GPU. It does
+not know any op: it reads the registry of tte_kernels.
 """
 
 from __future__ import annotations
