@@ -14,7 +14,7 @@ from tte_runtime.training.bank import make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import HEAD_LAYERS, TAP_LAYER
 from tte_runtime.training.contests import NEGATIVES, Contests, Item
-from tte_runtime.training.head import embed, tapped_states
+from tte_runtime.training.head import embed, tapped_states, word_loss
 from tte_runtime.training.tokens import IGNORED, Encoder, TrainingSequence, pad
 
 
@@ -25,7 +25,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Encoder, Conte
     model = build_model(build_config(tokenizer), seed=0).eval()
     file = tmp_path_factory.mktemp("bank") / "train.safetensors"
     bank = make_bank(model.model.visual, file, seed=0, split="train", scenes=30, renderings=1)
-    return model, encoder, Contests(bank, encoder, model.model.visual, lambda prompts: [], seed=0, size=8)
+    return model, encoder, Contests(bank, encoder, model.model.visual, lambda prompts: [], seed=0, size=8, length=10)
 
 
 def test_contests_are_pure_functions_of_their_index_and_hold_no_false_negative(parts: Any) -> None:
@@ -88,3 +88,13 @@ def test_a_saved_head_comes_back(parts: Any, tmp_path: Path) -> None:
     again = ReferenceHead.from_checkpoint(tmp_path, model.config)
     assert len(again.layers) == 2
     assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_the_word_loss_is_least_for_the_words_that_an_item_stands_for() -> None:
+    table = torch.eye(6)
+    item = Item([1], None, (2, 4))
+    right, half, wrong = (
+        word_loss(torch.nn.functional.normalize(vector, dim=0)[None], table, [item])
+        for vector in (table[2] + table[4], table[2], table[3])
+    )
+    assert right < half < wrong

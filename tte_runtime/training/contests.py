@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from tte_runtime.scenes import pictures
 from tte_runtime.scenes.distractors import near_misses
 from tte_runtime.scenes.draw import draw_scene
-from tte_runtime.scenes.questions import Answer, Question, make_question
+from tte_runtime.scenes.questions import Answer, Question, answer_words, make_question
 from tte_runtime.scenes.world import Scene
 from tte_runtime.training.bank import Bank, features_of
 from tte_runtime.training.tokens import Encoder
@@ -44,18 +44,21 @@ OWN_EVERY = 8
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to embed: every token that is fed, terminal token included, and the features of its
-    picture.
+    """One thing to embed: every token that is fed, terminal token included, and the features of its picture.
+
+    `words` are the token ids of what it stands for (the teacher's answer), for the head's first lessons.
     """
 
     ids: list[int]
     features: Tensor | None
+    words: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Queries, positives, and NEGATIVES lists of hard negatives, all of one length."""
+    """Queries, positives, and NEGATIVES lists of hard negatives, all of one length; how far the run is."""
 
+    progress: float
     queries: list[Item]
     positives: list[Item]
     negatives: list[list[Item]]
@@ -87,6 +90,7 @@ class Contests:
     write: Callable[[list[tuple[list[int], Tensor | None]]], list[list[int]]]
     seed: int
     size: int
+    length: int
 
     def __call__(self, index: int) -> Contest:
         rng = np.random.default_rng([self.seed, 400, index])
@@ -105,11 +109,11 @@ class Contests:
         else:
             thoughts = [self.encoder.trace(draft.trace) for draft in drafts]
         items = [
-            self._finish(draft.role, prompt, thought, rng)
+            self._finish(draft, prompt, thought, rng)
             for draft, prompt, thought in zip(drafts, prompts, thoughts, strict=True)
         ]
         parts = [items[start : start + self.size] for start in range(0, len(items), self.size)]
-        return Contest(parts[0], parts[1], parts[2:])
+        return Contest(index / self.length, parts[0], parts[1], parts[2:])
 
     def _choose(self, rng: np.random.Generator) -> dict[str, tuple[Question, int]]:
         """Questions with answers all different, by answer, each with its scene's number."""
@@ -164,13 +168,14 @@ class Contests:
         return self.encoder.prompt(draft.role, draft.text, 0 if features is None else len(features)), features
 
     def _finish(
-        self, role: str, prompt: tuple[list[int], Tensor | None], thought: list[int], rng: np.random.Generator
+        self, draft: Draft, prompt: tuple[list[int], Tensor | None], thought: list[int], rng: np.random.Generator
     ) -> Item:
         """The item as it will be fed: with its trace (mostly), or cut short and closed, or without."""
         ids, features = prompt
         draw = rng.random()
-        if draw < WITHOUT_TRACE[role]:
+        if draw < WITHOUT_TRACE[draft.role]:
             thought = []
-        elif draw < WITHOUT_TRACE[role] + CUT_TRACE:
+        elif draw < WITHOUT_TRACE[draft.role] + CUT_TRACE:
             thought = [*thought[: int(rng.integers(1, len(thought)))], self.encoder.stop]
-        return Item([*ids, *thought, self.encoder.suffix], features)
+        words = self.encoder.encode(" ".join(answer_words(draft.trace)))
+        return Item([*ids, *thought, self.encoder.suffix], features, words)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
 
 from tte_runtime.heads.reference import ReferenceHead
@@ -25,8 +26,12 @@ from tte_runtime.training.loop import autocast, fit, keep
 from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
 
 TEMPERATURE = 0.02
-LEARNING_RATE = 7e-4
+LEARNING_RATE = 1e-3
 GROUP_SIZE = 32
+WORD_SCALE = 20.0
+WORD_WEIGHT = 1.0
+# Shares of the run: from here InfoNCE joins in, and from there it is alone.
+CONTRAST_JOINS, WORDS_END = 0.25, 0.6
 
 
 @torch.no_grad()
@@ -69,8 +74,26 @@ def embed(model: Qwen2VLForConditionalGeneration, head: ReferenceHead, items: li
     return torch.cat(vectors)[back.to(vectors[0].device)]
 
 
+def word_loss(vectors: Tensor, table: Tensor, items: list[Item]) -> Tensor:
+    """Cross-entropy of the words an item stands for, read from its vector by cosine with the word embeddings.
+
+    vectors: [S, E], normalised; table: the frozen token embeddings, [V, E]. The target is even over the words.
+    """
+    logits = WORD_SCALE * vectors @ F.normalize(table.float(), dim=-1).T
+    target = torch.zeros_like(logits)
+    for row, item in enumerate(items):
+        for word in item.words:
+            target[row, word] += 1 / len(item.words)
+    return F.cross_entropy(logits, target)
+
+
 class HeadTraining(nn.Module):
-    """What Trainer sees: the head's parameters and the contrastive loss."""
+    """What Trainer sees: the head's parameters and the loss.
+
+    First lessons: InfoNCE alone, from the start, separates pictures from boards from texts and then stays
+    there. So the vector is first asked, directly, for the words that its item stands for; InfoNCE joins in
+    and then goes on alone.
+    """
 
     def __init__(self, model: Qwen2VLForConditionalGeneration, head: ReferenceHead, encoder: Encoder) -> None:
         super().__init__()
@@ -79,14 +102,26 @@ class HeadTraining(nn.Module):
         # In a tuple, so that the frozen backbone is no part of this module's parameters.
         self.frozen = (model,)
         self.loss = MultipleNegativesRankingLoss(model=nn.Identity(), scale=1 / TEMPERATURE)
+        self.seen: list[tuple[float, float]] = []
 
     def forward(self, contest: Contest) -> dict[str, Tensor]:
         columns = [contest.queries, contest.positives, *contest.negatives]
-        size = len(contest.queries)
+        items = [item for column in columns for item in column]
         with autocast(next(self.head.parameters()).device.type):
-            vectors = embed(self.frozen[0], self.head, [item for column in columns for item in column], self.encoder)
-        labels = torch.empty(0)
-        return {"loss": self.loss.compute_loss_from_embeddings(list(vectors.float().split(size)), labels)}
+            vectors = embed(self.frozen[0], self.head, items, self.encoder)
+        parts = list(vectors.float().split(len(contest.queries)))
+        contrast = self.loss.compute_loss_from_embeddings(parts, torch.empty(0))
+        words = word_loss(vectors.float(), self.frozen[0].get_input_embeddings().weight, items)
+        self.seen.append((contrast.item(), words.item()))
+        join, alone = CONTRAST_JOINS, WORDS_END
+        share = min(max((contest.progress - join) / (alone - join), 0.0), 1.0)
+        return {"loss": share * contrast + (1 - share) * WORD_WEIGHT * words}
+
+    def report(self) -> str:
+        """The two losses since the last report, in words."""
+        contrast, words = (sum(column) / len(column) for column in zip(*self.seen, strict=True))
+        self.seen.clear()
+        return f"(training) contrast {contrast:.3f} words {words:.3f}"
 
 
 def train_head(
@@ -105,9 +140,10 @@ def train_head(
     if not done.is_file():
         head.initialise_from(model.model.language_model)
         model.requires_grad_(False)
+        training = HeadTraining(model, head, encoder)
         fit(
             "head",
-            HeadTraining(model, head, encoder),
+            training,
             Contests(
                 bank,
                 encoder,
@@ -115,6 +151,7 @@ def train_head(
                 lambda prompts: greedy_traces(model, prompts, encoder, MAX_TRACE_TOKENS),
                 seed,
                 batch_size,
+                steps,
             ),
             lambda items: {"contest": items[0]},
             folder / "run",
@@ -123,6 +160,8 @@ def train_head(
             learning_rate=LEARNING_RATE,
             seed=seed,
             device=model.device.type,
+            check=training.report,
+            check_every=50,
         )
         keep(head.state_dict(), done)
     head.load_state_dict(load_file(done))

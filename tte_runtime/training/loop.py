@@ -56,7 +56,7 @@ class _Progress(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.check is not None and state.global_step % self.check_every == 0:
-            say(f"{self.name}: step {state.global_step} held-out {self.check()}")
+            say(f"{self.name}: step {state.global_step} {self.check()}")
 
     def on_log(
         self,

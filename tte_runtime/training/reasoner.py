@@ -157,7 +157,7 @@ def train_reasoner(
 
     def check(count: int = max(check_count // 4, 1)) -> str:
         model.eval()
-        words = in_words(trace_accuracy(model, held_out, encoder, seed=seed, count=count))
+        words = "held-out " + in_words(trace_accuracy(model, held_out, encoder, seed=seed, count=count))
         model.train()
         return words
 

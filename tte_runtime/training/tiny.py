@@ -44,7 +44,7 @@ class Plan:
     held_out_scenes: int = 2000
     reasoner_steps: int = 2600
     reasoner_rows: int = 12
-    head_steps: int = 1200
+    head_steps: int = 600
     head_questions: int = 32
     tower_checks: int = 600
     reasoner_checks: int = 200
