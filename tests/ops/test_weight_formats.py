@@ -5,6 +5,8 @@ Does not know models; real weights are judged where models are.
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from kernel_harness import DEVICE
@@ -89,9 +91,10 @@ def test_a_row_has_equal_bits_in_every_row_tile(format: str) -> None:
 def test_every_size_has_a_configuration() -> None:
     for format in FORMATS:
         for dtype in (torch.float32, torch.bfloat16):
-            for columns in (1, 4223, 4224, 10**6):
-                tiles = {choose_config(format, rows, columns, dtype)[0] for rows in range(1, MAX_ROWS + 1)}
-                assert tiles <= {16, 32, 64}
+            for columns, swiglu in itertools.product((1, 4223, 4224, 10**6), (False, True)):
+                sizes = range(1, MAX_ROWS + 1)
+                tiles = {choose_config(format, rows, columns, dtype, swiglu)[0] for rows in sizes}
+                assert tiles <= {16, 32}
 
 
 def test_packing_refuses_what_it_cannot_pack() -> None:

@@ -1,6 +1,6 @@
 """Triton code of decode_linear: one kernel for 16- and 8-bit weights, one for 4-bit weights.
 
-A program takes BLOCK_O rows of the weight (gate and up rows with SWIGLU) and all rows of x. Every tile of k
+A program takes BLOCK_O rows of the weight (gate and up rows with SWIGLU) and ROWS rows of x. Every tile of k
 is cut into SLICES parts, each with a partial sum of its own (a batched product, one slice a warp):
 independent chains for the tensor cores, and shared memory is read once. Sums are written out wherever
 Triton's own reduction would follow the layout, which differs with the number of rows. Does not know how tiles
@@ -121,8 +121,8 @@ def decode_linear_kernel(
     PDL: tl.constexpr,
 ):
     dtype = x_ptr.dtype.element_ty
-    i_o = tl.program_id(0).to(tl.int64)
-    o_s = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    i_o = tl.program_id(1).to(tl.int64)
+    o_s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     o_o = i_o * BLOCK_O + tl.arange(0, BLOCK_O)
     m_s = o_s < num_rows
     m_o = o_o < columns
@@ -223,8 +223,8 @@ def decode_linear_4bit_kernel(
     PDL: tl.constexpr,
 ):
     dtype = x_ptr.dtype.element_ty
-    i_o = tl.program_id(0).to(tl.int64)
-    o_s = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    i_o = tl.program_id(1).to(tl.int64)
+    o_s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     o_o = i_o * BLOCK_O + tl.arange(0, BLOCK_O)
     m_s = o_s < num_rows
     m_o = o_o < columns

@@ -30,9 +30,7 @@ SLICE_WIDTH_FP32 = (
 
 @dataclass(frozen=True)
 class _Config:
-    block_o: (
-        int  # rows of the weight a program; half as many with SwiGLU, which reads two rows for one column
-    )
+    block_o: int  # rows of the weight a program; with SwiGLU half as many columns, two rows each
     num_warps: int
     num_stages: int
 
@@ -43,29 +41,28 @@ class _Config:
 _CONFIGS: dict[tuple[str, int], _Config] = {
     ("w16", 16): _Config(32, 4, 4),
     ("w16", 32): _Config(32, 8, 4),
-    ("w16", 64): _Config(64, 16, 3),
     ("w8a16", 16): _Config(32, 4, 6),
     ("w8a16", 32): _Config(32, 8, 5),
-    ("w8a16", 64): _Config(32, 16, 3),
     ("w4a16", 16): _Config(32, 8, 4),
-    ("w4a16", 32): _Config(32, 8, 4),
 }
 # Columns below which 32 weight rows a program would leave SMs idle (132 on an H200): take 16, with more in
-# flight.
+# flight. SwiGLU has 16 columns a program anyway.
 _NARROW = 32 * 132
-_NARROW_CONFIG = {"w16": _Config(16, 4, 6), "w8a16": _Config(16, 8, 6), "w4a16": _Config(16, 8, 4)}
+_NARROW_CONFIG = {"w16": _Config(16, 4, 6), "w8a16": _Config(16, 8, 6), "w4a16": _Config(16, 4, 4)}
 _CONFIG_FP32 = _Config(16, 8, 1)
-# Codes, scales and sums of two groups leave no registers for 64 rows; weights of 4 bits are read again from
-# L2 instead.
-_MAX_ROW_TILE = {"w16": 64, "w8a16": 64, "w4a16": 32}
+# More rows than that leave no registers without spills in all supported Triton versions. Further row tiles are
+# programs of their own, launched beside the first, so that they find the weight in L2.
+_MAX_ROW_TILE = {"w16": 32, "w8a16": 32, "w4a16": 16}
 
 
-def choose_config(format: str, num_rows: int, columns: int, dtype: torch.dtype) -> tuple[int, _Config]:
+def choose_config(
+    format: str, num_rows: int, columns: int, dtype: torch.dtype, swiglu: bool
+) -> tuple[int, _Config]:
     """(row tile, configuration) for these sizes."""
     rows = min(max(16, triton.next_power_of_2(num_rows)), _MAX_ROW_TILE[format])
     if dtype == torch.float32:
         return rows, _CONFIG_FP32
-    if rows == 16 and columns < _NARROW:
+    if rows == 16 and columns < _NARROW and not swiglu:
         return rows, _NARROW_CONFIG[format]
     return rows, _CONFIGS[format, rows]
 
@@ -99,10 +96,10 @@ def launch(
     y = torch.empty((num_rows, columns), dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    rows, config = choose_config(packed.format, num_rows, columns, x.dtype)
+    rows, config = choose_config(packed.format, num_rows, columns, x.dtype, swiglu)
     constexprs = _constexprs(packed.format, rows, config, in_features, swiglu, x.dtype == torch.float32)
     kernel = decode_linear_4bit_kernel if packed.format == "w4a16" else decode_linear_kernel
-    kernel[(triton.cdiv(columns, constexprs["BLOCK_O"]), triton.cdiv(num_rows, rows))](
+    kernel[(triton.cdiv(num_rows, rows), triton.cdiv(columns, constexprs["BLOCK_O"]))](
         x,
         packed.data,
         packed.scale,
@@ -137,7 +134,6 @@ def compile_specs() -> list[CompileSpec]:
     for format, config in _NARROW_CONFIG.items():
         specs.append(_spec(format, 16, config, norm=True, swiglu=False))  # norm, QKV with bias
         specs.append(_spec(format, 16, config, swiglu=False, pdl=True))
-        specs.append(_spec(format, 16, config, swiglu=True, label="narrow-norm-swiglu"))
     for format, rows in _CONFIGS:
         specs.append(_spec(format, rows, _CONFIG_FP32, swiglu=True, dtype="fp32"))
     return specs
@@ -152,7 +148,6 @@ def _spec(
     norm: bool = False,
     pdl: bool = False,
     dtype: str = "bf16",
-    label: str = "",
 ) -> CompileSpec:
     has = {"HAS_NORM": norm or swiglu, "HAS_BIAS": not swiglu, "HAS_RESIDUAL": not swiglu and not norm}
     pointers = {
@@ -174,7 +169,7 @@ def _spec(
     absent += [name for name in ("scale_ptr", "zero_ptr") if name not in quantised]
     integers = ("num_rows", "columns", "in_features", "stride_xs", "stride_wo", "stride_rs")
     constexprs = _constexprs(format, rows, config, SLICES * SLICE_WIDTH, swiglu, dtype == "fp32")
-    label = label or ("norm-swiglu" if swiglu else "norm-bias" if norm else "bias-residual")
+    label = "norm-swiglu" if swiglu else "norm-bias" if norm else "bias-residual"
     fn = decode_linear_4bit_kernel if format == "w4a16" else decode_linear_kernel
     weight = f"{format}-{dtype}"
     return CompileSpec(
