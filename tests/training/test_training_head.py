@@ -25,7 +25,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Encoder, Conte
     model = build_model(build_config(tokenizer), seed=0).eval()
     file = tmp_path_factory.mktemp("bank") / "train.safetensors"
     bank = make_bank(model.model.visual, file, seed=0, split="train", scenes=30, renderings=1)
-    return model, encoder, Contests(bank, encoder, model.model.visual, lambda prompts: [], seed=0, size=8, length=10)
+    contests = Contests(
+        bank, encoder, model.model.visual, lambda prompts: [], seed=0, size=8, length=10, words_first=True
+    )
+    return model, encoder, contests
 
 
 def test_contests_are_pure_functions_of_their_index_and_hold_no_false_negative(parts: Any) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 from tte_runtime.errors import OptionError
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.scenes.questions import KINDS
+from tte_runtime.training.head import Round as HeadRound
 from tte_runtime.training.tiny import Plan, train_tiny
 from tte_runtime.training.tower import Round
 
@@ -25,7 +26,7 @@ MINIATURE = Plan(
     held_out_scenes=40,
     reasoner_steps=2,
     reasoner_rows=1,
-    head_steps=2,
+    head_rounds=(HeadRound(2, 1e-3, True),),
     head_questions=4,
     tower_checks=8,
     reasoner_checks=1,

@@ -29,10 +29,10 @@ KIND_SHARES = {
     "nested": 5,
     "replace": 7,
     "name": 2,
-    "category": 2,
-    "ground": 2,
-    "describe": 3,
-    "find": 5,
+    "category": 4,
+    "ground": 6,
+    "describe": 4,
+    "find": 6,
 }
 NEGATIVES = 2
 # So that a vector means something whatever the limits on thinking were: shares of queries / documents
@@ -91,6 +91,7 @@ class Contests:
     seed: int
     size: int
     length: int
+    words_first: bool
 
     def __call__(self, index: int) -> Contest:
         rng = np.random.default_rng([self.seed, 400, index])
@@ -113,7 +114,8 @@ class Contests:
             for draft, prompt, thought in zip(drafts, prompts, thoughts, strict=True)
         ]
         parts = [items[start : start + self.size] for start in range(0, len(items), self.size)]
-        return Contest(index / self.length, parts[0], parts[1], parts[2:])
+        progress = index / self.length if self.words_first else 1.0
+        return Contest(progress, parts[0], parts[1], parts[2:])
 
     def _choose(self, rng: np.random.Generator) -> dict[str, tuple[Question, int]]:
         """Questions with answers all different, by answer, each with its scene's number."""

@@ -8,6 +8,7 @@ it sees the states of given ones.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +27,6 @@ from tte_runtime.training.loop import autocast, fit, keep
 from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
 
 TEMPERATURE = 0.02
-LEARNING_RATE = 1e-3
 GROUP_SIZE = 32
 WORD_SCALE = 20.0
 WORD_WEIGHT = 1.0
@@ -124,45 +124,60 @@ class HeadTraining(nn.Module):
         return f"(training) contrast {contrast:.3f} words {words:.3f}"
 
 
+@dataclass(frozen=True)
+class Round:
+    """One cosine run of the head: its steps, its highest learning rate, and whether words come first."""
+
+    steps: int
+    learning_rate: float
+    words_first: bool
+
+
+ROUNDS = (Round(600, 1e-3, True), Round(750, 8e-4, False))
+
+
 def train_head(
     model: Qwen2VLForConditionalGeneration,
     bank: Bank,
     encoder: Encoder,
     folder: Path,
     *,
-    steps: int,
+    rounds: tuple[Round, ...] = ROUNDS,
     batch_size: int,
     seed: int,
 ) -> ReferenceHead:
-    """Train the head over the frozen model, or load it when `folder` has the finished weights."""
+    """Train the head over the frozen model, or load, round by round, what `folder` has finished."""
     head = ReferenceHead(model.config, HEAD_LAYERS).to(model.device)
-    done = folder / "head.safetensors"
-    if not done.is_file():
-        head.initialise_from(model.model.language_model)
-        model.requires_grad_(False)
-        training = HeadTraining(model, head, encoder)
-        fit(
-            "head",
-            training,
-            Contests(
+    head.initialise_from(model.model.language_model)
+    model.requires_grad_(False)
+    for number, plan in enumerate(rounds):
+        done = folder / f"head{number}.safetensors"
+        if not done.is_file():
+            training = HeadTraining(model, head, encoder)
+            contests = Contests(
                 bank,
                 encoder,
                 model.model.visual,
                 lambda prompts: greedy_traces(model, prompts, encoder, MAX_TRACE_TOKENS),
-                seed,
+                seed + number,
                 batch_size,
-                steps,
-            ),
-            lambda items: {"contest": items[0]},
-            folder / "run",
-            steps=steps,
-            batch_size=1,
-            learning_rate=LEARNING_RATE,
-            seed=seed,
-            device=model.device.type,
-            check=training.report,
-            check_every=50,
-        )
-        keep(head.state_dict(), done)
-    head.load_state_dict(load_file(done))
+                plan.steps,
+                plan.words_first,
+            )
+            fit(
+                f"head, round {number + 1}",
+                training,
+                contests,
+                lambda items: {"contest": items[0]},
+                folder / f"run{number}",
+                steps=plan.steps,
+                batch_size=1,
+                learning_rate=plan.learning_rate,
+                seed=seed,
+                device=model.device.type,
+                check=training.report,
+                check_every=50,
+            )
+            keep(head.state_dict(), done)
+        head.load_state_dict(load_file(done))
     return head.eval()

@@ -23,6 +23,8 @@ from tte_runtime.errors import OptionError
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import round_weights, write_checkpoint
+from tte_runtime.training.head import ROUNDS as HEAD_ROUNDS
+from tte_runtime.training.head import Round as HeadRound
 from tte_runtime.training.head import train_head
 from tte_runtime.training.loop import say
 from tte_runtime.training.reasoner import train_reasoner
@@ -44,7 +46,7 @@ class Plan:
     held_out_scenes: int = 2000
     reasoner_steps: int = 2600
     reasoner_rows: int = 12
-    head_steps: int = 600
+    head_rounds: tuple[HeadRound, ...] = field(default=HEAD_ROUNDS)
     head_questions: int = 32
     tower_checks: int = 600
     reasoner_checks: int = 200
@@ -139,11 +141,18 @@ def train_tiny(
     if not {"head", "checkpoint"} & set(stages):
         return Path(out) / "tte-tiny"
     round_weights(model)
-    sizes = {"steps": plan.head_steps, "batch_size": plan.head_questions, "seed": seed}
     head = run(
         "head",
-        lambda: train_head(model, bank, encoder, work / "head", **sizes),
-        work / "head" / "head.safetensors",
+        lambda: train_head(
+            model,
+            bank,
+            encoder,
+            work / "head",
+            rounds=plan.head_rounds,
+            batch_size=plan.head_questions,
+            seed=seed,
+        ),
+        work / "head" / f"head{len(plan.head_rounds) - 1}.safetensors",
     )
     if "checkpoint" in stages:
         write_checkpoint(Path(out) / "tte-tiny", model, tokenizer, head)
