@@ -1,8 +1,8 @@
-"""Draws `scene.png`, the README's picture: one held-out board, the bundled model's trace on it, and what it
-found.
+"""Draws the README's two pictures: `scene.png`, one held-out board as the model sees it, and `answer.png`, the
+bundled model's trace on that board and what it found with and without thinking.
 
-Everything in it is a result of the run that draws it: `python docs/pictures/make.py`, or `make figures`.
-Knows the demo's rooms and PIL; chooses nothing by its outcome (the question is the first one of `tte demo`).
+Everything in them is a result of the run that draws them: `python docs/pictures/make.py`, or `make figures`. Knows
+the demo's rooms and PIL; chooses nothing by its outcome (the question is the first one of `tte demo`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tte_runtime.demo.gallery import image_of, make_gallery, pose_questions
 from tte_runtime.demo.steps import Reading, read_trace
 from tte_runtime.scenes.draw import BOARD_PX, CELL_PX, LABEL_SIZE
 
-OUT = Path(__file__).with_name("scene.png")
+FOLDER = Path(__file__).parent
 SEED, QUESTIONS, GALLERY = 0, 6, 160
 WIDTH, HEIGHT, MARGIN = 1600, 700, 40
 SCALE = (HEIGHT - 2 * MARGIN) / BOARD_PX
@@ -29,13 +29,22 @@ RED, GREEN, GREEN_SOFT, TRACK = "#b3261e", "#0b6e6e", "#d9ebe9", "#e9e5dc"
 
 
 def main() -> None:
-    """Ask the bundled model and draw the answer; overwrites the picture."""
+    """Ask the bundled model and draw the answer; overwrites both pictures. The question goes to stdout."""
     with Embedder.from_pretrained("tte-tiny", dtype="float32") as embedder:
         tests = pose_questions(QUESTIONS, SEED)
         gallery = embed_gallery(embedder, make_gallery(tests, GALLERY, SEED), progress=True)
         asked = ask(embedder, tests[0], gallery)
     picture = draw(asked).quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    picture.save(OUT, optimize=True)
+    picture.save(FOLDER / "answer.png", optimize=True)
+    scene_of(asked).save(FOLDER / "scene.png", optimize=True)
+    print(asked.test.question.text)
+
+
+def scene_of(asked: Asked) -> Image.Image:
+    """The board that was asked about, unscaled RGB."""
+    seen = image_of(asked.test.item)
+    assert seen is not None, "the figure's question is about a board"
+    return seen
 
 
 def draw(asked: Asked) -> Image.Image:
@@ -55,10 +64,8 @@ def draw(asked: Asked) -> Image.Image:
 
 def draw_board(asked: Asked, reading: Reading) -> Image.Image:
     """The board as the model saw it, enlarged, with the cells of the trace outlined and numbered."""
-    seen = image_of(asked.test.item)
-    assert seen is not None, "the figure's question is about a board"
     side = round(SCALE * BOARD_PX)
-    picture = seen.resize((side, side), Image.Resampling.LANCZOS)
+    picture = scene_of(asked).resize((side, side), Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(picture)
     marks, arrows = board.marks(reading), board.arrows(reading)
     names = [picture.crop(name_box(mark)) for mark in marks]

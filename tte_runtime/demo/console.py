@@ -48,11 +48,12 @@ def question(number: int, asked: Asked) -> str:
 def summary(report: Report) -> str:
     """How many were right, and the comparison with plain transformers."""
     count = len(report.asked)
+    rounds = f"{report.repetitions} round{'' if report.repetitions == 1 else 's'}"
     lines = [
         f"Right in the first place: {report.right_thinking} of {count} with thinking, "
         f"{report.right_direct} without. Right in the trace: {report.right_traces}.",
         "",
-        f"Against plain transformers, {report.repetitions} rounds, interleaved; median (least - most)",
+        f"Against plain transformers, {rounds}, interleaved; median (least - most)",
     ]
     ours, *others = report.comparison.arms
     if ours.seconds:
