@@ -143,6 +143,13 @@ def test_refusals_are_one_line_and_exit_2(tte: Tte, words: list[str], said: str)
     assert done.stdout == ""
 
 
+def test_a_file_that_cannot_be_written_is_one_line_too(tte: Tte, tmp_path: Path) -> None:
+    (tmp_path / "v.npy.part").mkdir()
+    done = tte("embed", "a", *QUICK, "--out", tmp_path / "v.npy")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == f"error: Is a directory: {tmp_path / 'v.npy.part'}."
+
+
 def test_bytes_do_not_go_to_a_terminal(tte: Tte, monkeypatch: pytest.MonkeyPatch) -> None:
     from tte_runtime.commands import embed
 

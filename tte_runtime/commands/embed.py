@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tte_runtime.embedder import Embedder
     from tte_runtime.types import Result
 
-BLOCK = 256  # requests handed over at once, so that a long file is neither read nor kept whole
+BLOCK = 64  # requests handed over at once: a long file is never kept whole, and results come as they are ready
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ def plain_errors() -> Iterator[None]:
         if TRACEBACK.is_on():
             raise
         raise Refusal(str(error)) from error
+    except OSError as error:  # a disk that is full, a file that may not be written; not a pipe that was closed
+        if error.filename is None or TRACEBACK.is_on():
+            raise
+        raise Refusal(f"{error.strerror}: {error.filename}.") from error
 
 
 class PlainGroup(click.Group):
