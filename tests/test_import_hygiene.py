@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,32 +66,36 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_transformers_finds_its_own_kernels_from_our_root() -> None:
+@pytest.fixture(scope="module")
+def after_import() -> dict[str, Any]:
+    """What a fresh Python in our root has loaded once the door is open and transformers' models are imported."""
     program = (
-        "import sys, transformers.modeling_utils\n"
+        "import sys, json\n"
+        "from tte_runtime import Embedder\n"
+        "import torch\n"
+        "cuda, modules = torch.cuda.is_initialized(), list(sys.modules)\n"
+        "import transformers.modeling_utils\n"
         "from transformers.utils import is_kernels_available\n"
         "is_kernels_available()\n"
-        "module = sys.modules.get('kernels')\n"
-        "print(getattr(module, '__file__', None))"
+        "kernels = getattr(sys.modules.get('kernels'), '__file__', None)\n"
+        "print(json.dumps({'cuda': cuda, 'modules': modules, 'kernels': kernels}))"
     )
-    found = python(program)
-    assert not found.startswith(str(ROOT / "kernels"))
+    return json.loads(python(program))
+
+
+def test_transformers_finds_its_own_kernels_from_our_root(after_import: dict[str, Any]) -> None:
+    assert not (after_import["kernels"] or "").startswith(str(ROOT))
+
+
+def test_importing_the_door_touches_no_device_and_no_kernel(after_import: dict[str, Any]) -> None:
+    assert after_import["cuda"] is False
+    ours = [name for name in after_import["modules"] if name.startswith("tte_kernels")]
+    assert not [name for name in ours if name.endswith(".kernel")]
 
 
 def test_importing_the_package_and_its_command_line_leaves_torch_alone() -> None:
     loaded = json.loads(python("import sys, json, tte_runtime, tte_runtime.cli; print(json.dumps(list(sys.modules)))"))
     assert not {"torch", "transformers", "triton", "tte_kernels"} & set(loaded)
-
-
-def test_importing_the_door_touches_no_device_and_no_kernel() -> None:
-    program = (
-        "import sys, json\n"
-        "from tte_runtime import Embedder\n"
-        "import torch\n"
-        "kernels = [name for name in sys.modules if name.startswith('tte_kernels') and name.endswith('.kernel')]\n"
-        "print(json.dumps([torch.cuda.is_initialized(), kernels]))"
-    )
-    assert json.loads(python(program)) == [False, []]
 
 
 def test_the_package_holds_what_it_needs_and_nothing_else() -> None:
