@@ -91,7 +91,9 @@ def finish(
     tl.store(y_ptr + o_s[:, None] * columns + o_o[None, :], b_y.to(y_ptr.dtype.element_ty), mask=m_y)
 
 
-@triton.jit
+# Not specialised on the number of rows: 1 and multiples of 16 would each be compiled anew, within somebody's
+# request.
+@triton.jit(do_not_specialize=["num_rows"])
 def decode_linear_kernel(
     x_ptr,  # [S, I]
     data_ptr,  # [O, I], dtype of x or int8
@@ -195,7 +197,7 @@ def dot_nibbles(b_x, b_bytes, p_scale, p_zero, m_g, HIGH: tl.constexpr):
     return b_part * b_scale[:, None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def decode_linear_4bit_kernel(
     x_ptr,  # [S, I]
     data_ptr,  # [O, blocks * 128] int8

@@ -41,7 +41,9 @@ _CONFIGS: dict[tuple[int, int], _Config] = {
 }
 
 
-@triton.jit
+# Not specialised on the width of the page table: 1 and multiples of 16 would each be compiled anew, within
+# somebody's request.
+@triton.jit(do_not_specialize=["stride_table"])
 def extend_attention_kernel(
     q_ptr,  # [T, H, D]
     kv_ptr,  # [2, N, K, 16, D]

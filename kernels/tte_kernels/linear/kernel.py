@@ -49,7 +49,9 @@ ENOUGH_PROGRAMS = 132
 GROUP_T = 8
 
 
-@triton.jit
+# Not specialised on the size that changes with every batch: a value of 1 or a multiple of 16 would each be
+# compiled anew, within somebody's request.
+@triton.jit(do_not_specialize=["num_tokens"])
 def linear_kernel(
     x_ptr,  # [T, I]
     w_ptr,  # [O, I]
