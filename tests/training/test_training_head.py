@@ -26,7 +26,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Encoder, Conte
     file = tmp_path_factory.mktemp("bank") / "train.safetensors"
     bank = make_bank(model.model.visual, file, seed=0, split="train", scenes=30, renderings=1)
     contests = Contests(
-        bank, encoder, model.model.visual, lambda prompts: [], seed=0, size=8, length=10, words_first=True
+        bank, encoder, model.model.visual, lambda prompts: [], seed=0, size=8, length=10, words_first=True, damage=1.0
     )
     return model, encoder, contests
 

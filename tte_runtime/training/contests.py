@@ -92,6 +92,7 @@ class Contests:
     size: int
     length: int
     words_first: bool
+    damage: float
 
     def __call__(self, index: int) -> Contest:
         rng = np.random.default_rng([self.seed, 400, index])
@@ -175,9 +176,10 @@ class Contests:
         """The item as it will be fed: with its trace (mostly), or cut short and closed, or without."""
         ids, features = prompt
         draw = rng.random()
-        if draw < WITHOUT_TRACE[draft.role]:
+        without = WITHOUT_TRACE[draft.role] * self.damage
+        if draw < without:
             thought = []
-        elif draw < WITHOUT_TRACE[draft.role] + CUT_TRACE:
+        elif draw < without + CUT_TRACE * self.damage:
             thought = [*thought[: int(rng.integers(1, len(thought)))], self.encoder.stop]
         words = self.encoder.encode(" ".join(answer_words(draft.trace)))
         return Item([*ids, *thought, self.encoder.suffix], features, words)
