@@ -99,7 +99,7 @@ def test_angles() -> None:
     positions = torch.randint(0, 400, (3, 19))
     cos, sin = Qwen2VLRotaryEmbedding(config.text_config)(torch.zeros(1), positions[:, None])
     ours = Rope(decoder_spec(config), "cpu")(positions)
-    assert torch.equal(ours[0], cos[0, :, :32]) and torch.equal(ours[1], sin[0, :, :32])
+    assert torch.equal(ours.cos, cos[0, :, :32]) and torch.equal(ours.sin, sin[0, :, :32])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
-from tte_runtime.ops import Draw, StepLayout, TorchOps
+from tte_runtime.ops import Draw, Rotation, StepLayout, TorchOps
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,11 @@ class LayerStack:
         Returns:
             [T, C], before the final norm.
         """
-        cos, sin = self.rope(positions)
+        rotation = self.rope(positions)
         for index, weights in enumerate(self.layers):
             if taps is not None and taps.layer == index:
                 taps.pages[layout.slots] = hidden
-            hidden = self._layer(weights, hidden, cos, sin, layout, kv_pages[index])
+            hidden = self._layer(weights, hidden, rotation, layout, kv_pages[index])
         if taps is not None and taps.layer == len(self.layers):
             taps.pages[layout.slots] = hidden
         return hidden
@@ -117,14 +117,13 @@ class LayerStack:
         self,
         w: LayerWeights,
         hidden: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        rotation: Rotation,
         layout: StepLayout,
         pages: torch.Tensor,
     ) -> torch.Tensor:
         spec, ops = self.spec, self.ops
         qkv = ops.norm_linear(hidden, w.input_norm, spec.norm_eps, w.qkv, w.qkv_bias, layout)
-        q = ops.rope_write_kv(qkv, cos, sin, pages, layout, num_heads=spec.num_heads)
+        q = ops.rope_write_kv(qkv, rotation, pages, layout, num_heads=spec.num_heads)
         mixed = ops.attention(q, pages, layout, scale=spec.head_dim**-0.5)
         hidden = ops.linear_residual(mixed.flatten(1), w.out, hidden, layout)
         gated = ops.norm_swiglu(hidden, w.post_norm, spec.norm_eps, w.gate_up, layout)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from tte_runtime.models.spec import DecoderSpec
+from tte_runtime.ops import Rotation
 
 
 class Rope:
@@ -27,10 +28,10 @@ class Rope:
         axes = [axis for axis, size in enumerate(spec.mrope_section or (spec.head_dim // 2,)) for _ in range(size)]
         self.axis = torch.tensor(axes, device=device)  # [D/2], which axis turns which pair
 
-    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin, float32 [T, D/2], of `positions`, int64 [3, T]."""
+    def __call__(self, positions: torch.Tensor) -> Rotation:
+        """Angles of `positions`, int64 [3, T]."""
         angles = (positions.float()[self.axis].T * self.inv_freq).contiguous()  # kernels read rows
-        return angles.cos(), angles.sin()
+        return Rotation(angles.cos(), angles.sin())
 
 
 def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int]]]) -> tuple[torch.Tensor, int]:

@@ -42,10 +42,26 @@ class StepLayout:
 
     @cached_property
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a decode step: pages that hold anything, [S, P], and the tokens each row sees, [S, 1, 1, P * 16]."""
+        """Of a decode step: pages that hold anything, [S, 1, P], and the tokens each row sees, [S, 1, 1, P * 16]."""
         table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]
         tokens = torch.arange(table.shape[1] * PAGE_SIZE, device=table.device)
-        return table, (tokens < self.kv_lens[:, None])[:, None, None]
+        return table[:, None].long(), (tokens < self.kv_lens[:, None])[:, None, None]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotary angles of a step's T tokens: cos and sin, float32 [T, D/2], for the first and second halves of a head."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    @cached_property
+    def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """[T, 1, D] each, so that x turned is x * cos + (x rolled by half) * sin; made once a step for TorchOps."""
+        return (
+            torch.cat((self.cos, self.cos), dim=-1)[:, None],
+            torch.cat((-self.sin, self.sin), dim=-1)[:, None],
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from tte_kernels.sample.reference import sample_logits
 from tte_runtime.config import PAGE_SIZE
-from tte_runtime.ops.layout import Draw, StepLayout
+from tte_runtime.ops.layout import Draw, Rotation, StepLayout
 
 
 class TorchOps:
@@ -54,36 +54,37 @@ class TorchOps:
 
     def linear_residual(self, x: torch.Tensor, weight: Any, residual: torch.Tensor, layout: StepLayout) -> torch.Tensor:
         """residual + linear(x): [T, I], weight [O, I], residual [T, O] -> [T, O]."""
-        return residual + F.linear(x, weight)
+        return torch.addmm(residual, x, weight.T)
 
     def rope_write_kv(
         self,
         qkv: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        rotation: Rotation,
         pages: torch.Tensor,
         layout: StepLayout,
         *,
         num_heads: int,
     ) -> torch.Tensor:
-        """Rotate q and k by halves, write k and v to their slots, return q.
+        """Rotate q and k by halves, in place, write k and v to their slots, return q.
 
         Args:
-            qkv: [T, (H + 2K) * D]. cos, sin: fp32 [T, D/2]. pages: [2, N, K, 16, D].
+            qkv: [T, (H + 2K) * D]. pages: [2, N, K, 16, D].
 
         Returns:
             q, [T, H, D].
         """
         num_kv_heads, head_dim = pages.shape[2], pages.shape[4]
         heads = qkv.view(qkv.shape[0], -1, head_dim)
-        turning, v = heads.split([num_heads + num_kv_heads, num_kv_heads], dim=1)
-        low, high = turning.chunk(2, dim=-1)
-        cos, sin = cos[:, None].to(qkv.dtype), sin[:, None].to(qkv.dtype)
-        turned = torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
-        q, k = turned.split([num_heads, num_kv_heads], dim=1)
+        turning = heads[:, : num_heads + num_kv_heads]
+        cos, sin = rotation.whole
+        rolled = turning.roll(head_dim // 2, dims=-1)
+        if turning.dtype == cos.dtype:
+            turning.mul_(cos).addcmul_(rolled, sin)
+        else:
+            turning.copy_(turning * cos + rolled * sin)  # in fp32, rounded once
         page, offset = layout.page_and_offset
-        pages[:, page, :, offset] = torch.stack((k, v), dim=1)
-        return q
+        pages[:, page, :, offset] = heads[:, num_heads:].unflatten(1, (2, num_kv_heads))
+        return heads[:, :num_heads]
 
     def attention(self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float) -> torch.Tensor:
         """Causal attention of the new tokens over their sequences' pages.
@@ -107,7 +108,7 @@ class TorchOps:
         rows, num_heads, head_dim = q.shape
         num_kv_heads = pages.shape[2]
         table, mask = layout.rows
-        kv = pages[:, table].permute(0, 1, 3, 2, 4, 5).flatten(3, 4)  # [2, S, K, P * 16, D]
+        kv = pages[:, table, torch.arange(num_kv_heads, device=q.device)[:, None]].flatten(3, 4)  # [2, S, K, P * 16, D]
         packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
         out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=mask, scale=scale)
         return out.reshape(rows, num_heads, head_dim)

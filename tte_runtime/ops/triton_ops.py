@@ -23,7 +23,7 @@ from tte_kernels.rms_norm.kernel import launch as rms_norm
 from tte_kernels.rope_write_kv.kernel import launch as rope_write_kv
 from tte_kernels.sample.kernel import launch as sample
 from tte_kernels.sample.reference import sample_logits
-from tte_runtime.ops.layout import Draw, StepLayout
+from tte_runtime.ops.layout import Draw, Rotation, StepLayout
 from tte_runtime.ops.torch_ops import TorchOps
 
 MAX_ROWS = 64  # of one decode_linear or sample launch
@@ -95,15 +95,14 @@ class TritonOps(TorchOps):
     def rope_write_kv(
         self,
         qkv: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        rotation: Rotation,
         pages: torch.Tensor,
         layout: StepLayout,
         *,
         num_heads: int,
     ) -> torch.Tensor:
         """Rotate q and k, write k and v to their slots, return q."""
-        return rope_write_kv(qkv, cos, sin, pages, layout.slots, num_heads=num_heads)
+        return rope_write_kv(qkv, rotation.cos, rotation.sin, pages, layout.slots, num_heads=num_heads)
 
     def attention(self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float) -> torch.Tensor:
         """Causal attention of the new tokens over their sequences' pages."""
