@@ -91,3 +91,7 @@ def test_every_relative_link_leads_somewhere() -> None:
     for link in {(a or b).split("#")[0] for a, b in links}:
         if link and "://" not in link and not link.startswith("mailto:"):
             assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
+
+
+def test_no_figure_was_left_blank() -> None:
+    assert not re.findall(r"@[A-Z]+@", README.read_text(encoding="utf-8"))
