@@ -16,9 +16,7 @@ from tte_kernels.registry import get_op
 
 
 @pytest.mark.parametrize("tile", linear_kernel.TILES, ids=lambda tile: f"{tile.block_t}x{tile.block_o}")
-def test_every_tile_agrees_with_the_reference(
-    tile: linear_kernel.Tile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_tile_agrees_with_the_reference(tile: linear_kernel.Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(150, 160, generator=generator).to(DEVICE, torch.float16)
     weight = (torch.randn(300, 160, generator=generator) / 160**0.5).to(DEVICE, torch.float16)

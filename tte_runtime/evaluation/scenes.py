@@ -44,9 +44,7 @@ class Embedded(Protocol):
 class SceneEmbedder(Protocol):
     """Anything that embeds a list of items; `think` False embeds at once."""
 
-    def embed(
-        self, items: list[Any], /, *, role: Literal["query", "document"], think: bool
-    ) -> Sequence[Embedded]: ...
+    def embed(self, items: list[Any], /, *, role: Literal["query", "document"], think: bool) -> Sequence[Embedded]: ...
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,7 @@ def make_tests(per_kind: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> li
     """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
-        raise OptionError(
-            f"unknown kinds {unknown}: a kind is one of {', '.join(KINDS)}. Leave `kinds` out for all."
-        )
+        raise OptionError(f"unknown kinds {unknown}: a kind is one of {', '.join(KINDS)}. Leave `kinds` out for all.")
     tests: list[Test] = []
     for kind in kinds:
         rng = np.random.default_rng([STREAM, seed, KINDS.index(kind)])

@@ -81,9 +81,7 @@ class ReferenceHead(nn.Module):
         save_file(state, Path(folder) / WEIGHTS, metadata={"format": "pt"})
 
     @classmethod
-    def from_checkpoint(
-        cls, folder: str | Path, config: Qwen2VLConfig, weights: str = WEIGHTS
-    ) -> ReferenceHead:
+    def from_checkpoint(cls, folder: str | Path, config: Qwen2VLConfig, weights: str = WEIGHTS) -> ReferenceHead:
         """Load a head as fp32. Its depth is what the file holds. Raises CheckpointError when the file is
         missing or does not fit.
         """

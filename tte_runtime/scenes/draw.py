@@ -49,9 +49,7 @@ def _label(cell: str) -> Image.Image:
     """The printed name of a cell: white letters on a dark plate, RGB."""
     plate = Image.new("RGB", LABEL_SIZE, (24, 28, 40))
     font = ImageFont.load_default(size=15)
-    ImageDraw.Draw(plate).text(
-        (LABEL_SIZE[0] / 2, LABEL_SIZE[1] / 2), cell, fill="white", font=font, anchor="mm"
-    )
+    ImageDraw.Draw(plate).text((LABEL_SIZE[0] / 2, LABEL_SIZE[1] / 2), cell, fill="white", font=font, anchor="mm")
     return plate
 
 

@@ -201,9 +201,7 @@ def _name(scene: Scene, rng: np.random.Generator) -> Question | None:
     cell, name = _choose(rng, scene.items)
     forms = ("what is at {}?", "which picture is at {}?", "name the thing at {}", "what can you see at {}?")
     text = _choose(rng, forms).format(cell)
-    return Question(
-        "name", text, scene, f"<think> {cell} </think> {name}", Answer("picture", name), ((cell, name),)
-    )
+    return Question("name", text, scene, f"<think> {cell} </think> {name}", Answer("picture", name), ((cell, name),))
 
 
 def _category(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -229,9 +227,7 @@ def _ground(scene: Scene, rng: np.random.Generator) -> Question | None:
     cell, name = _choose(rng, scene.items)
     forms = ("where is the {}?", "at which cell is the {}?", "which cell has the {}?")
     text = _choose(rng, forms).format(name)
-    return Question(
-        "ground", text, scene, f"<think> {name} </think> {cell}", Answer("text", cell), ((cell, name),)
-    )
+    return Question("ground", text, scene, f"<think> {name} </think> {cell}", Answer("text", cell), ((cell, name),))
 
 
 def _describe(scene: Scene, rng: np.random.Generator) -> Question | None:

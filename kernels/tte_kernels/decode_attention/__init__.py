@@ -46,9 +46,7 @@ def decode_attention(
     check_tensor(op, "q", q, ("S", "H", "D"), FLOAT_DTYPES)
     num_kv_heads, head_dim = check_pages(op, kv_pages, q.dtype, q.device)
     num_seqs, num_heads, _ = q.shape
-    require(
-        q.shape[2] == head_dim, op, f"head dim of q must be that of kv_pages, {head_dim}, got {q.shape[2]}."
-    )
+    require(q.shape[2] == head_dim, op, f"head dim of q must be that of kv_pages, {head_dim}, got {q.shape[2]}.")
     check_tensor(op, "page_table", page_table, (num_seqs, "P"), (torch.int32,), q.device)
     check_tensor(op, "kv_lens", kv_lens, (num_seqs,), (torch.int32,), q.device)
     check_groups(op, num_heads, num_kv_heads)

@@ -95,9 +95,7 @@ def _case(
         name=name,
         dims={"S": seqs, "H": heads, "K": kv_heads, "D": dim, "keys": keys},
         make_inputs=make_inputs,
-        bytes_of=lambda dtype: (
-            2 * (seqs * heads + keys * kv_heads) * dim * dtype.itemsize + 4 * (entries + seqs)
-        ),
+        bytes_of=lambda dtype: 2 * (seqs * heads + keys * kv_heads) * dim * dtype.itemsize + 4 * (entries + seqs),
         flops=4 * heads * dim * keys,
         tag="model" if tag == "model" else "ci",
     )
@@ -143,13 +141,9 @@ def bad_pages() -> tuple[BadInput, ...]:
             KernelTypeError,
             "page_table must have dtype",
         ),
-        BadInput(
-            "dtype-lens", changed("kv_lens", torch.Tensor.long), KernelTypeError, "kv_lens must have dtype"
-        ),
+        BadInput("dtype-lens", changed("kv_lens", torch.Tensor.long), KernelTypeError, "kv_lens must have dtype"),
         BadInput("shape-rank", changed("q", lambda q: q[None]), KernelInputError, r"q must have shape \["),
-        BadInput(
-            "shape-lens", changed("kv_lens", lambda v: v[None]), KernelInputError, "kv_lens must have shape"
-        ),
+        BadInput("shape-lens", changed("kv_lens", lambda v: v[None]), KernelInputError, "kv_lens must have shape"),
         BadInput(
             "page-size",
             changed("kv_pages", lambda p: p[:, :, :, :8]),
@@ -157,15 +151,9 @@ def bad_pages() -> tuple[BadInput, ...]:
             "kv_pages must have shape",
         ),
         BadInput("heads", heads, KernelInputError, "H of q must be 1 to 16 times K"),
-        BadInput(
-            "head-dim", head_dim, KernelInputError, "head dim of kv_pages must be one of 32, 64, 128, got 24"
-        ),
-        BadInput(
-            "stride", changed("q", lambda q: q.mT.contiguous().mT), KernelInputError, "q must be contiguous"
-        ),
-        BadInput(
-            "device", changed("kv_lens", lambda v: v.to("meta")), KernelInputError, "kv_lens must be on"
-        ),
+        BadInput("head-dim", head_dim, KernelInputError, "head dim of kv_pages must be one of 32, 64, 128, got 24"),
+        BadInput("stride", changed("q", lambda q: q.mT.contiguous().mT), KernelInputError, "q must be contiguous"),
+        BadInput("device", changed("kv_lens", lambda v: v.to("meta")), KernelInputError, "kv_lens must be on"),
         BadInput("scale", changed("scale", lambda _: 0.0), KernelInputError, "scale must be > 0, got 0.0"),
         BadInput(
             "type",

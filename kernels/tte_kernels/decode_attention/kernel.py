@@ -121,9 +121,7 @@ def compile_specs() -> list[CompileSpec]:
     """Every head dim in bf16 and fp32 at six heads a kv head, the extremes of grouping, and the merge."""
     variants = [(dim, size, 6, False) for dim, size in _CONFIGS]
     variants += [(128, 2, group, False) for group in (1, 7, 16)] + [(128, 2, 6, True)]
-    return [_split_spec(*variant) for variant in variants] + [
-        _merge_spec(dim, False) for dim in (32, 64, 128)
-    ]
+    return [_split_spec(*variant) for variant in variants] + [_merge_spec(dim, False) for dim in (32, 64, 128)]
 
 
 def _split_spec(head_dim: int, itemsize: int, group: int, pdl: bool) -> CompileSpec:

@@ -7,9 +7,7 @@ import torch
 __all__ = ["decode_attention", "gather_kv"]
 
 
-def gather_kv(
-    kv_pages: torch.Tensor, table_row: torch.Tensor, kv_len: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def gather_kv(kv_pages: torch.Tensor, table_row: torch.Tensor, kv_len: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values [K, kv_len, D] in fp32 of one sequence: pages [2, N, K, 16, D], table_row [P] int32."""
     pages = kv_pages[:, table_row[: (kv_len + 15) // 16].long()].float()  # [2, pages, K, 16, D]
     keys, values = pages.transpose(1, 2).flatten(2, 3)[:, :, :kv_len]

@@ -75,9 +75,7 @@ def _check(
     rows, in_features = x.shape
     require(rows <= MAX_ROWS, op, f"S of x must be at most {MAX_ROWS}, got {rows}. Use linear for more rows.")
     if not isinstance(packed, PackedWeight):
-        raise KernelTypeError(
-            f"{op}: packed must be a PackedWeight, got {type(packed).__name__}. Call pack() first."
-        )
+        raise KernelTypeError(f"{op}: packed must be a PackedWeight, got {type(packed).__name__}. Call pack() first.")
     fits = packed.in_features == in_features
     require(fits, op, f"I of x must be that of the packed weight, {packed.in_features}, got {in_features}.")
     _check_packed(x, packed)

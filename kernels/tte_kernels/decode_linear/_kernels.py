@@ -33,9 +33,7 @@ def add_slices(b_parts, SLICES: tl.constexpr, ROWS: tl.constexpr, BLOCK_O: tl.co
 
 
 @triton.jit
-def reciprocal_rms(
-    b_squares, in_features, eps, SLICES: tl.constexpr, ROWS: tl.constexpr, BLOCK_I: tl.constexpr
-):
+def reciprocal_rms(b_squares, in_features, eps, SLICES: tl.constexpr, ROWS: tl.constexpr, BLOCK_I: tl.constexpr):
     """[SLICES, ROWS, BLOCK_I] sums of squares -> rsqrt(mean + eps), [ROWS]."""
     b_flat = tl.reshape(tl.permute(b_squares, (1, 0, 2)), [ROWS, SLICES * BLOCK_I])
     return tl.rsqrt(fold_last(b_flat, ROWS, SLICES * BLOCK_I) / in_features + eps)

@@ -106,9 +106,7 @@ CASES: list[Case] = [
     _case("S1-tiny-qkv", 1, 192, 320, options=QKV),
     _case("S1-I192-O256-gate-up", 1, 192, 256, options=GATE_UP),
     _case("S16-tiny-down", 16, 512, 192, options=DOWN),
-    _case(
-        "S17-I300-O70-all-strided", 17, 300, 70, options=("norm", "bias", "swiglu", "residual"), strided=True
-    ),
+    _case("S17-I300-O70-all-strided", 17, 300, 70, options=("norm", "bias", "swiglu", "residual"), strided=True),
     _case("S64-I256-O33-plain", 64, 256, 33),
     _case("S3-I1000-O40-norm", 3, 1000, 40, options=("norm",)),
     _case("S1-w8a16-I1536-O16", 1, 1536, 16, "w8a16", QKV),
@@ -151,9 +149,7 @@ OP = Op(
             KernelTypeError,
             "packed.data must have dtype",
         ),
-        BadInput(
-            "shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[S, I\]"
-        ),
+        BadInput("shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[S, I\]"),
         BadInput(
             "shape-inner",
             lambda i: i | {"x": i["x"][:, 1:]},
@@ -166,18 +162,14 @@ OP = Op(
             KernelInputError,
             "S of x must be at most 64",
         ),
-        BadInput(
-            "shape-bias", lambda i: i | {"bias": i["x"][0, :1]}, KernelInputError, "bias must have shape"
-        ),
+        BadInput("shape-bias", lambda i: i | {"bias": i["x"][0, :1]}, KernelInputError, "bias must have shape"),
         BadInput(
             "shape-norm",
             lambda i: i | {"norm_weight": i["x"][0, :1]},
             KernelInputError,
             "norm_weight must have shape",
         ),
-        BadInput(
-            "stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "x must be contiguous"
-        ),
+        BadInput("stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "x must be contiguous"),
         BadInput(
             "device",
             lambda i: _with_data(i, i["packed"].data.to("meta")),

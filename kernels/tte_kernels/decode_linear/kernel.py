@@ -23,9 +23,7 @@ __all__ = ["choose_config", "compile_specs", "launch"]
 # Part of a row's bits: changing either changes results by rounding.
 SLICES = 4
 SLICE_WIDTH = 64  # elements of k a slice (bytes of two nibbles in w4a16)
-SLICE_WIDTH_FP32 = (
-    16  # fp32 runs without tensor cores (exact products): the path of parity checks, not of speed
-)
+SLICE_WIDTH_FP32 = 16  # fp32 runs without tensor cores (exact products): the path of parity checks, not of speed
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,7 @@ _CONFIG_FP32 = _Config(16, 8, 1)
 _MAX_ROW_TILE = {"w16": 32, "w8a16": 32, "w4a16": 16}
 
 
-def choose_config(
-    format: str, num_rows: int, columns: int, dtype: torch.dtype, swiglu: bool
-) -> tuple[int, _Config]:
+def choose_config(format: str, num_rows: int, columns: int, dtype: torch.dtype, swiglu: bool) -> tuple[int, _Config]:
     """(row tile, configuration) for these sizes."""
     rows = min(max(16, triton.next_power_of_2(num_rows)), _MAX_ROW_TILE[format])
     if dtype == torch.float32:
@@ -67,9 +63,7 @@ def choose_config(
     return rows, _CONFIGS[format, rows]
 
 
-def _constexprs(
-    format: str, rows: int, config: _Config, in_features: int, swiglu: bool, fp32: bool
-) -> dict[str, Any]:
+def _constexprs(format: str, rows: int, config: _Config, in_features: int, swiglu: bool, fp32: bool) -> dict[str, Any]:
     width = SLICE_WIDTH_FP32 if fp32 else SLICE_WIDTH
     block_o = max(16, config.block_o // 2) if swiglu else config.block_o
     values: dict[str, Any] = {"SLICES": SLICES, "ROWS": rows, "BLOCK_O": block_o, "SWIGLU": swiglu}

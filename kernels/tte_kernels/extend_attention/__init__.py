@@ -56,9 +56,7 @@ def extend_attention(
     op = "extend_attention"
     check_tensor(op, "q", q, ("T", "H", "D"), FLOAT_DTYPES)
     num_kv_heads, head_dim = check_pages(op, kv_pages, q.dtype, q.device)
-    require(
-        q.shape[2] == head_dim, op, f"head dim of q must be that of kv_pages, {head_dim}, got {q.shape[2]}."
-    )
+    require(q.shape[2] == head_dim, op, f"head dim of q must be that of kv_pages, {head_dim}, got {q.shape[2]}.")
     check_tensor(op, "page_table", page_table, ("S", "P"), (torch.int32,), q.device)
     num_seqs = page_table.shape[0]
     check_tensor(op, "cu_seqlens", cu_seqlens, (num_seqs + 1,), (torch.int32,), q.device)

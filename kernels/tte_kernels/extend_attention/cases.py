@@ -60,9 +60,7 @@ def _traffic(inputs: Inputs, outputs: tuple[torch.Tensor, ...]) -> tuple[int, in
     query_lens, kv_lens = inputs["cu_seqlens"].diff().long(), inputs["kv_lens"].long()
     read = kv_lens[query_lens > 0]
     key_bytes = 2 * pages.shape[2] * pages.shape[4] * pages.element_size()
-    moved = (
-        q.nbytes + outputs[0].nbytes + read.sum().item() * key_bytes + 4 * ((read + 15) // 16).sum().item()
-    )
+    moved = q.nbytes + outputs[0].nbytes + read.sum().item() * key_bytes + 4 * ((read + 15) // 16).sum().item()
     moved += inputs["cu_seqlens"].nbytes + inputs["kv_lens"].nbytes
     pairs = sum(
         torch.arange(kv_len - new, kv_len).add(1).sum().item()

@@ -33,9 +33,6 @@ def extend_attention(
             )  # [K, H / K, queries, D]
             scores = (grouped @ keys[:, None].mT * scale).masked_fill(hidden, float("-inf"))
             out[begin:end] = (
-                (torch.softmax(scores, dim=-1) @ values[:, None])
-                .permute(2, 0, 1, 3)
-                .flatten(1, 2)
-                .to(q.dtype)
+                (torch.softmax(scores, dim=-1) @ values[:, None]).permute(2, 0, 1, 3).flatten(1, 2).to(q.dtype)
             )
     return out

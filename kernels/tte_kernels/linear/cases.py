@@ -123,27 +123,21 @@ OP = Op(
             KernelTypeError,
             "weight must have dtype",
         ),
-        BadInput(
-            "shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, I\]"
-        ),
+        BadInput("shape-rank", lambda i: i | {"x": i["x"][None]}, KernelInputError, r"x must have shape \[T, I\]"),
         BadInput(
             "shape-weight",
             lambda i: i | {"weight": i["weight"][:, 1:]},
             KernelInputError,
             "weight must have shape",
         ),
-        BadInput(
-            "shape-bias", lambda i: i | {"bias": i["weight"][0, :1]}, KernelInputError, "bias must have shape"
-        ),
+        BadInput("shape-bias", lambda i: i | {"bias": i["weight"][0, :1]}, KernelInputError, "bias must have shape"),
         BadInput(
             "stride",
             lambda i: i | {"weight": i["weight"].T.contiguous().T},
             KernelInputError,
             "weight must be cont",
         ),
-        BadInput(
-            "device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"
-        ),
+        BadInput("device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"),
         BadInput("type", lambda i: i | {"x": [1.0]}, KernelTypeError, "x must be a torch.Tensor, got list"),
     ),
 )
