@@ -177,7 +177,7 @@ def train_reasoner(
             check=check,
             check_every=300,
         )
-        say("reasoner: held-out traces " + check(check_count))
+        say("reasoner: " + check(check_count))
         keep(trained.state_dict(), done)
     trained.load_state_dict(load_file(done))
     model.eval()

@@ -40,7 +40,7 @@ class Round:
     scene_share: float
 
 
-# The second round, with more single pictures, takes held-out cells from 99.35 % right to more than 99.5 %.
+# The second round, with more single pictures, takes held-out cells from 99.35 % right to about 99.5 %.
 ROUNDS = (Round(2000, 1.2e-3, 0.7), Round(1200, 7e-4, 0.55))
 MIN_SIDE_PX, MAX_SIDE_PX = 56, 224
 
