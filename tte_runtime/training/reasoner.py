@@ -87,7 +87,7 @@ class ReasonerTraining(torch.nn.Module):
         self.whole = (model,)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with autocast(batch.ids.device.type):
+        with autocast(self.whole[0].device.type):
             logits, labels = forward(self.whole[0], batch)
         return {"loss": F.cross_entropy(logits.float(), labels)}
 

@@ -10,16 +10,18 @@ stage knows itself.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
 from tte_runtime.errors import OptionError
+from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.scenes.split import Split
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import round_weights, write_checkpoint
@@ -29,9 +31,10 @@ from tte_runtime.training.head import train_head
 from tte_runtime.training.loop import say
 from tte_runtime.training.reasoner import train_reasoner
 from tte_runtime.training.tokens import Encoder
-from tte_runtime.training.tower import ROUNDS, Round, train_tower
+from tte_runtime.training.tower import ROUNDS, NamingTower, Round, train_tower
 from tte_runtime.training.traces import write_traces
 
+HELD_OUT_RENDERINGS = 4
 STAGES = ("tower", "traces", "reasoner", "head", "checkpoint")
 
 
@@ -52,6 +55,85 @@ class Plan:
     reasoner_checks: int = 200
 
 
+class _Run:
+    """One run of the preset: the model in the making, and each stage with the file that says it is finished."""
+
+    def __init__(self, out: Path, seed: int, stages: Sequence[str], device: str, plan: Plan) -> None:
+        self.work = out / "stages"
+        self.seed, self.stages, self.device, self.plan = seed, stages, device, plan
+        self.tokenizer = build_tokenizer()
+        self.encoder = Encoder(self.tokenizer)
+        self.model = build_model(build_config(self.tokenizer), seed).to(device)
+
+    def stage(self, name: str, finished: Path) -> contextlib.AbstractContextManager[None]:
+        """Refuse a stage that is neither wanted nor finished; say how long it took."""
+        if name not in self.stages and not finished.is_file():
+            raise OptionError(f"stage {name!r} was left out but {finished} is not there. Run it first, or include it.")
+        return _timed(name)
+
+    def tower(self) -> NamingTower:
+        folder = self.work / "tower"
+        with self.stage("tower", folder / f"tower{len(self.plan.tower_rounds) - 1}.safetensors"):
+            return train_tower(
+                self.model.model.visual,
+                self.model.config.get_text_config().hidden_size,
+                folder,
+                rounds=self.plan.tower_rounds,
+                batch_size=self.plan.tower_batch,
+                seed=self.seed,
+                device=self.device,
+                check_examples=self.plan.tower_checks,
+            )
+
+    def traces(self) -> None:
+        file = self.work / "traces" / "traces.jsonl"
+        with self.stage("traces", file):
+            write_traces(file, seed=self.seed)
+
+    def bank(self, split: Split) -> Bank:
+        scenes = self.plan.bank_scenes if split == "train" else self.plan.held_out_scenes
+        renderings = self.plan.bank_renderings if split == "train" else HELD_OUT_RENDERINGS
+        file = self.work / "bank" / f"{split}.safetensors"
+        tower = self.model.model.visual
+        return make_bank(tower, file, seed=self.seed, split=split, scenes=scenes, renderings=renderings)
+
+    def reasoner(self, naming: NamingTower, bank: Bank) -> None:
+        folder = self.work / "reasoner"
+        with self.stage("reasoner", folder / "decoder.safetensors"):
+            train_reasoner(
+                self.model,
+                naming,
+                bank,
+                self.bank("test"),
+                self.encoder,
+                folder,
+                steps=self.plan.reasoner_steps,
+                batch_size=self.plan.reasoner_rows,
+                seed=self.seed,
+                check_count=self.plan.reasoner_checks,
+            )
+
+    def head(self, bank: Bank) -> ReferenceHead:
+        folder = self.work / "head"
+        with self.stage("head", folder / f"head{len(self.plan.head_rounds) - 1}.safetensors"):
+            return train_head(
+                self.model,
+                bank,
+                self.encoder,
+                folder,
+                rounds=self.plan.head_rounds,
+                batch_size=self.plan.head_questions,
+                seed=self.seed,
+            )
+
+
+@contextlib.contextmanager
+def _timed(name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    say(f"{name}: {(time.monotonic() - began) / 60:.1f} min")
+
+
 def train_tiny(
     out: str | Path,
     *,
@@ -65,98 +147,35 @@ def train_tiny(
     Args:
         out: folder of the run; stages already finished there are taken as they are, interrupted ones go on.
         seed: of weights, scenes, questions and order.
-        stages: which to run; one that is left out must be finished already.
+        stages: which to run; an earlier one that is left out must be finished already.
         device: "auto" takes a GPU when there is one.
         plan: sizes; smaller ones make a quick trial, not the bundled model.
 
     Raises:
-        OptionError: an unknown stage.
+        OptionError: an unknown stage, or one left out that a later one needs.
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise OptionError(
             f"unknown stages {unknown}: a stage is one of {', '.join(STAGES)}. Leave `stages` out for all."
         )
-    plan = plan or Plan()
-    where = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    work = Path(out) / "stages"
-    tokenizer = build_tokenizer()
-    encoder = Encoder(tokenizer)
-    config = build_config(tokenizer)
-    model = build_model(config, seed).to(where)
-
-    def run(stage: str, action: Callable[[], Any], finished: Path) -> Any:
-        if stage not in stages and not finished.is_file():
-            raise OptionError(f"stage {stage!r} was left out but {finished} is not there. Run it first, or include it.")
-        began = time.monotonic()
-        result = action()
-        say(f"{stage}: {(time.monotonic() - began) / 60:.1f} min")
-        return result
-
-    def banks() -> tuple[Bank, Bank]:
-        tower = model.model.visual
-        size = {"seed": seed, "scenes": plan.bank_scenes, "renderings": plan.bank_renderings}
-        train = make_bank(tower, work / "bank" / "train.safetensors", split="train", **size)
-        size = {"seed": seed, "scenes": plan.held_out_scenes, "renderings": 4}
-        return train, make_bank(tower, work / "bank" / "test.safetensors", split="test", **size)
-
-    naming = run(
-        "tower",
-        lambda: train_tower(
-            model.model.visual,
-            config.text_config.hidden_size,
-            work / "tower",
-            rounds=plan.tower_rounds,
-            batch_size=plan.tower_batch,
-            seed=seed,
-            device=where,
-            check_examples=plan.tower_checks,
-        ),
-        work / "tower" / f"tower{len(plan.tower_rounds) - 1}.safetensors",
-    )
-    run(
-        "traces",
-        lambda: write_traces(work / "traces" / "traces.jsonl", seed=seed),
-        work / "traces" / "traces.jsonl",
-    )
-    if not {"reasoner", "head", "checkpoint"} & set(stages):
-        return Path(out) / "tte-tiny"
-    bank, held_out = banks()
-    run(
-        "reasoner",
-        lambda: train_reasoner(
-            model,
-            naming,
-            bank,
-            held_out,
-            encoder,
-            work / "reasoner",
-            steps=plan.reasoner_steps,
-            batch_size=plan.reasoner_rows,
-            seed=seed,
-            check_count=plan.reasoner_checks,
-        ),
-        work / "reasoner" / "decoder.safetensors",
-    )
-    if not {"head", "checkpoint"} & set(stages):
-        return Path(out) / "tte-tiny"
-    round_weights(model)
-    head = run(
-        "head",
-        lambda: train_head(
-            model,
-            bank,
-            encoder,
-            work / "head",
-            rounds=plan.head_rounds,
-            batch_size=plan.head_questions,
-            seed=seed,
-        ),
-        work / "head" / f"head{len(plan.head_rounds) - 1}.safetensors",
-    )
-    if "checkpoint" in stages:
-        write_checkpoint(Path(out) / "tte-tiny", model, tokenizer, head)
-    return Path(out) / "tte-tiny"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = Path(out) / "tte-tiny"
+    last = max((STAGES.index(stage) for stage in stages), default=-1)
+    run = _Run(Path(out), seed, stages, device, plan or Plan())
+    naming = run.tower()
+    if last >= STAGES.index("traces"):
+        run.traces()
+    if last >= STAGES.index("reasoner"):
+        bank = run.bank("train")
+        run.reasoner(naming, bank)
+    if last >= STAGES.index("head"):
+        round_weights(run.model)
+        head = run.head(bank)
+    if last >= STAGES.index("checkpoint"):
+        write_checkpoint(folder, run.model, run.tokenizer, head)
+    return folder
 
 
 @click.command()
