@@ -111,7 +111,7 @@ def fit(
     learning_rate: float,
     seed: int,
     warmup_steps: int = 100,
-    save_every: int = 1000,
+    save_every: int = 200,
     device: str = "cpu",
     check: Callable[[], str] | None = None,
     check_every: int = 500,
