@@ -71,7 +71,7 @@ class Counts:
         suffix: forced tokens fed after the trace.
         computed: tokens that went through the decoder for this request.
         cached: prompt tokens whose keys and values came from the prefix cache.
-        replayed: trace tokens fed again because the request had been preempted (a part of `computed`).
+        replayed: tokens computed again because the request had been preempted (a part of `computed`).
         head: states that the embedding head read (0 without a head).
         vision: merged picture tokens that the vision tower computed for this request.
         vision_cached: merged picture tokens that came from the vision cache or the prefix cache.
