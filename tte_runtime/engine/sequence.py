@@ -77,6 +77,11 @@ class Sequence:
         return not self.thinking and self.fed == len(self.ids)
 
     @property
+    def only_tapped(self) -> bool:
+        """Nothing above the tapped layer will be read of any token that is still to be fed."""
+        return not self.thinking and self.request.readout.kind == "head"
+
+    @property
     def trace_ids(self) -> tuple[int, ...]:
         """The sampled tokens."""
         return tuple(self.ids[self.prompt_len : self.prompt_len + self.trace_len])

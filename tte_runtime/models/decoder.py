@@ -91,8 +91,9 @@ class LayerStack:
         layout: StepLayout,
         kv_pages: torch.Tensor,
         taps: Taps | None = None,
+        depth: int | None = None,
     ) -> torch.Tensor:
-        """Run all layers; keys, values (and tapped states) of the new tokens are written to their slots.
+        """Run the layers; keys, values (and tapped states) of the new tokens are written to their slots.
 
         Args:
             hidden: [T, C], the new tokens' input states.
@@ -100,16 +101,18 @@ class LayerStack:
             layout: which tokens belong to which sequence, and where its pages are.
             kv_pages: [num layers, 2, N, K, 16, D].
             taps: keep the states after a layer.
+            depth: run only so many layers, where nothing above them will be read.
 
         Returns:
             [T, C], before the final norm.
         """
         rotation = self.rope(positions)
-        for index, weights in enumerate(self.layers):
+        layers = self.layers[:depth]
+        for index, weights in enumerate(layers):
             if taps is not None and taps.layer == index:
                 taps.pages[layout.slots] = hidden
             hidden = self._layer(weights, hidden, rotation, layout, kv_pages[index])
-        if taps is not None and taps.layer == len(self.layers):
+        if taps is not None and taps.layer == len(layers):
             taps.pages[layout.slots] = hidden
         return hidden
 
