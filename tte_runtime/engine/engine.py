@@ -157,7 +157,6 @@ class Engine:
         if not finished:
             return
         started = time.perf_counter()
-        vectors = torch.empty(0)
         for kind in sorted({sequence.request.readout.kind for sequence in finished}):
             group = [sequence for sequence in finished if sequence.request.readout.kind == kind]
             vectors = self._head_vectors(group) if kind == "head" else self._pooled_vectors(group, kind)

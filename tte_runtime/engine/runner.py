@@ -80,8 +80,9 @@ class Runner:
         layout, positions = self._layout(batch)
         # Pages of prompts can be found again by thinking requests, so they are written in all layers; those of
         # closing and suffix tokens cannot, and a head reads only what is tapped.
-        shallow = self._taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks)
-        depth = self._taps.layer if self._taps is not None and shallow else None
+        depth = None
+        if self._taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks):
+            depth = self._taps.layer
         return self.decoder.forward(self._embed(batch), positions, layout, self._kv_pages, self._taps, depth)
 
     def tapped(self, sequences: list[Sequence]) -> torch.Tensor:

@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from tte_runtime.errors import CheckpointError, UnsupportedModelError
-from tte_runtime.models.spec import FAMILIES
+from tte_runtime.errors import CheckpointError
+from tte_runtime.models.spec import check_family
 
 BUNDLED = ("tte-tiny",)
 WHOLE_FILE_LIMIT = 64 * 2**20  # larger weight files are sampled, or hashing would take longer than loading
@@ -58,10 +58,7 @@ def read_config(folder: Path) -> Any:
         family = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is no JSON object: {error}.") from error
-    if family not in FAMILIES:
-        raise UnsupportedModelError(
-            f"model family {family!r} is not supported. Supported: {', '.join(sorted(FAMILIES))}."
-        )
+    check_family(family)
     try:
         return AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers validates with several kinds of errors

@@ -81,11 +81,15 @@ def _qwen2_vl(config: Any) -> DecoderSpec:
 FAMILIES: dict[str, Callable[[Any], DecoderSpec]] = {"qwen2_vl": _qwen2_vl}
 
 
+def check_family(family: object) -> None:
+    """Raises UnsupportedModelError for a `model_type` that we have no decoder for."""
+    if family not in FAMILIES:
+        raise UnsupportedModelError(
+            f"model family {family!r} is not supported. Supported: {', '.join(sorted(FAMILIES))}."
+        )
+
+
 def decoder_spec(config: Any) -> DecoderSpec:
     """The spec of a loaded transformers config; raises UnsupportedModelError for families we do not serve."""
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise UnsupportedModelError(
-            f"model family {config.model_type!r} is not supported. Supported: {', '.join(sorted(FAMILIES))}."
-        )
-    return family(config)
+    check_family(config.model_type)
+    return FAMILIES[config.model_type](config)
