@@ -12,62 +12,29 @@ not know any op: it reads the registry of tte_kernels.
 
 from __future__ import annotations
 
-import argparse
-import platform
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT / "kernels") not in sys.path:
-    sys.path.append(str(ROOT / "kernels"))  # from a clone that was not installed; an installed copy comes first
+from benchmarks.core import graph_timing
+from benchmarks.core.machine import machine
+from benchmarks.core.results import Results
+from benchmarks.core.work import INCOMPLETE, Item, run_items
+from benchmarks.peers import peers_of
+from tte_kernels import set_pdl
+from tte_kernels._case import Case, Op
+from tte_kernels._compare import invariance_error, parity_error
+from tte_kernels.registry import OPS
 
-from benchmarks import _peers, _timing  # noqa: E402
-from benchmarks._results import Results  # noqa: E402
-from tte_kernels import set_pdl  # noqa: E402
-from tte_kernels._case import Case, Op  # noqa: E402
-from tte_kernels._compare import invariance_error, parity_error  # noqa: E402
-from tte_kernels.registry import OPS  # noqa: E402
+__all__ = ["main", "table"]
 
-__all__ = ["Item", "main", "run_items", "table"]
-
-INCOMPLETE = 3
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Item:
-    """One piece of work: `work` returns what the row of (stage, key) says."""
-
-    stage: str
-    key: str
-    work: Callable[[], dict[str, Any]]
-
-
-def machine(pdl: bool) -> dict[str, Any]:
-    """What identifies a row: device, driver-visible versions, commit, and whether PDL was on."""
-    import triton
-
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
-    return {
-        "device": torch.cuda.get_device_name(),
-        "capability": list(torch.cuda.get_device_capability()),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "triton": triton.__version__,
-        "python": platform.python_version(),
-        "commit": (commit or "unknown") + ("+changes" if changed else ""),
-        "pdl": pdl,
-    }
 
 
 def _parity(op: Op, case: Case, dtype: torch.dtype) -> dict[str, Any]:
@@ -111,10 +78,10 @@ def _measure(op: Op, case: Case, results: Results) -> dict[str, Any]:
         return {"ok": False, "error": f"not timed, parity failed: {', '.join(failed[:3])}"}
     dtype = torch.bfloat16
     first = case.make_inputs(0, "cuda", dtype)
-    size, l2 = _timing.nbytes(first), torch.cuda.get_device_properties(0).L2_cache_size
-    count = _timing.copies_for(size, l2, torch.cuda.mem_get_info()[0])
+    size, l2 = graph_timing.nbytes(first), torch.cuda.get_device_properties(0).L2_cache_size
+    count = graph_timing.copies_for(size, l2, torch.cuda.mem_get_info()[0])
     copies = [first, *(case.make_inputs(seed, "cuda", dtype) for seed in range(1, count))]
-    timing = _timing.time_calls([partial(op.fn, **inputs) for inputs in copies])
+    timing = graph_timing.time_calls([partial(op.fn, **inputs) for inputs in copies])
     moved, ceiling = case.bytes_of(dtype), results.get("ceiling", "copy")
     assert ceiling is not None
     gb_per_s = moved / timing.p50 / 1e3
@@ -130,10 +97,10 @@ def _measure(op: Op, case: Case, results: Results) -> dict[str, Any]:
         "l2_cold": count * size >= 2 * l2,
         "peers": {},
     }
-    rotated = [_peers.peers_of(op.name, inputs, case) for inputs in copies]
+    rotated = [peers_of(op.name, inputs, case) for inputs in copies]
     for name in rotated[0]:
         try:
-            row["peers"][name] = {"us_p50": _timing.time_calls([peers[name] for peers in rotated]).p50}
+            row["peers"][name] = {"us_p50": graph_timing.time_calls([peers[name] for peers in rotated]).p50}
         except (RuntimeError, TypeError) as error:  # the library has no kernel for this shape
             row["peers"][name] = {"error": str(error).splitlines()[0]}
     return row
@@ -141,38 +108,11 @@ def _measure(op: Op, case: Case, results: Results) -> dict[str, Any]:
 
 def kernel_items(ops: Sequence[Op], results: Results) -> Iterator[Item]:
     """The copy ceiling, then every model shape."""
-    yield Item("ceiling", "copy", lambda: {"ok": True, **_timing.copy_ceiling()})
+    yield Item("ceiling", "copy", lambda: {"ok": True, **graph_timing.copy_ceiling()})
     for op in ops:
         for case in op.cases:
             if case.tag == "model" and torch.bfloat16 in case.dtypes:
                 yield Item("kernels", f"{op.name}/{case.name}", partial(_measure, op, case, results))
-
-
-def run_items(
-    items: Sequence[Item], results: Results, budget: float, clock: Callable[[], float] = time.monotonic
-) -> int:
-    """Does what is not done yet until `budget` seconds are spent; returns how many items are left.
-
-    An exception becomes the row's error, and the run goes on; after a CUDA error, which poisons the process,
-    it is recorded and raised, so that the next run starts behind it.
-    """
-    start = clock()
-    for number, item in enumerate(items, start=1):
-        if results.get(item.stage, item.key) is not None:
-            continue
-        if clock() - start >= budget:
-            return sum(results.get(left.stage, left.key) is None for left in items)
-        try:
-            row = results.add(item.stage, item.key, item.work())
-        except Exception as error:
-            row = results.add(item.stage, item.key, {"ok": False, "error": f"{type(error).__name__}: {error}"})
-            if "CUDA error" in str(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        verdict = "ok" if row["ok"] else row["error"]
-        print(f"[{number}/{len(items)}] {item.stage} {item.key} {verdict}", file=sys.stderr, flush=True)
-    return 0
 
 
 def table(results: Results) -> str:
@@ -207,41 +147,36 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--budget", type=float, default=480.0, help="seconds after which no new work begins (480)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of gpu.jsonl; the same folder resumes")
-    parser.add_argument("--ops", default="", help="comma-separated names; default: all")
-    parser.add_argument("--pdl", action="store_true", help="programmatic dependent launch (compute capability 9.0)")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns the exit status: 0 complete, 1 a proof failed, 2 refused, 3 work is left."""
-    arguments = _parser().parse_args(argv)
+def _chosen(names: str) -> list[Op]:
     known = {op.name: op for op in OPS}
-    names = arguments.ops.split(",") if arguments.ops else list(known)
-    unknown = sorted(set(names) - set(known))
+    unknown = sorted(set(names.split(",")) - set(known)) if names else []
     if unknown:
-        print(f"--ops must be among {', '.join(known)}, got {', '.join(unknown)}.", file=sys.stderr)
-        return 2
+        raise click.BadParameter(f"--ops must be among {', '.join(known)}, got {', '.join(unknown)}.")
+    return [known[name] for name in names.split(",")] if names else list(OPS)
+
+
+@click.command()
+@click.option("--budget", default=480.0, show_default=True, help="Seconds after which no new work begins.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of gpu.jsonl; the same resumes.")
+@click.option("--ops", default="", help="Comma-separated names; default: all.")
+@click.option("--pdl", is_flag=True, help="Programmatic dependent launch (compute capability 9.0).")
+def main(budget: float, out: Path, ops: str, pdl: bool) -> None:
+    """Prove every kernel on the GPU, then measure them. Exit status: 0 done, 1 a proof failed, 2 refused, 3 go on."""
+    chosen = _chosen(ops)
     if not torch.cuda.is_available():
-        print("benchmarks.gpu needs a GPU that torch can see; there is none here.", file=sys.stderr)
-        return 2
-    if arguments.pdl:
+        raise click.UsageError("benchmarks.gpu needs a GPU that torch can see; there is none here.")
+    if pdl:
         set_pdl(True)
-    results = Results(arguments.out / "gpu.jsonl", machine(arguments.pdl))
-    ops = [known[name] for name in names]
-    items = [*parity_items(ops), *bits_items(ops), *kernel_items(ops, results)]
-    left = run_items(items, results, arguments.budget)
-    print(table(results))
+    results = Results(out / "gpu.jsonl", machine("cuda", pdl=pdl))
+    items = [*parity_items(chosen), *bits_items(chosen), *kernel_items(chosen, results)]
+    left = run_items(items, results, budget)
+    click.echo(table(results))
     if left:
-        print(f"{left} items left: run the same command again.", file=sys.stderr)
-        return INCOMPLETE
+        click.echo(f"{left} items left: run the same command again.", err=True)
+        sys.exit(INCOMPLETE)
     proofs = [results.get(item.stage, item.key) for item in items if item.stage in ("parity", "bits")]
-    return int(not all(row is not None and row["ok"] for row in proofs))
+    sys.exit(int(not all(row is not None and row["ok"] for row in proofs)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,36 +11,39 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from benchmarks import _timing, gpu
-from benchmarks._results import Results
+from benchmarks import gpu
+from benchmarks.core import graph_timing
+from benchmarks.core.results import Results
+from benchmarks.core.work import Item, run_items
 from tte_kernels.registry import OPS
 
 MACHINE = {"device": "test", "commit": "abc"}
 
 
-def _items(done: list[str], names: str = "abc") -> list[gpu.Item]:
+def _items(done: list[str], names: str = "abc") -> list[Item]:
     def work(name: str) -> dict[str, Any]:
         done.append(name)
         return {"ok": True}
 
-    return [gpu.Item("parity", name, lambda name=name: work(name)) for name in names]
+    return [Item("parity", name, lambda name=name: work(name)) for name in names]
 
 
 def test_a_second_run_does_only_what_is_left(tmp_path: Path) -> None:
     done: list[str] = []
     ticks = iter(range(100))
     results = Results(tmp_path / "gpu.jsonl", MACHINE)
-    assert gpu.run_items(_items(done), results, budget=2, clock=lambda: next(ticks)) == 2
+    assert run_items(_items(done), results, budget=2, clock=lambda: next(ticks)) == 2
     assert done == ["a"]
-    assert gpu.run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE), budget=1e9) == 0
+    assert run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE), budget=1e9) == 0
     assert done == ["a", "b", "c"]
 
 
 def test_another_commit_starts_anew(tmp_path: Path) -> None:
     done: list[str] = []
-    gpu.run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE), budget=1e9)
-    gpu.run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE | {"commit": "def"}), budget=1e9)
+    run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE), budget=1e9)
+    run_items(_items(done), Results(tmp_path / "gpu.jsonl", MACHINE | {"commit": "def"}), budget=1e9)
     assert done == ["a", "b", "c"] * 2
 
 
@@ -64,11 +67,11 @@ def test_an_exception_is_a_row_and_a_cuda_error_ends_the_run(tmp_path: Path) -> 
         raise RuntimeError(message)
 
     items = [
-        gpu.Item("parity", "odd", lambda: fail("odd")),
-        gpu.Item("parity", "lost", lambda: fail("CUDA error: illegal address")),
+        Item("parity", "odd", lambda: fail("odd")),
+        Item("parity", "lost", lambda: fail("CUDA error: illegal address")),
     ]
     with pytest.raises(RuntimeError, match="illegal address"):
-        gpu.run_items(items, results, budget=1e9)
+        run_items(items, results, budget=1e9)
     rows = Results(tmp_path / "gpu.jsonl", MACHINE).stage("parity")
     assert rows["odd"]["error"] == "RuntimeError: odd" and not rows["lost"]["ok"]
 
@@ -119,20 +122,20 @@ def test_the_table_shows_measurements_and_failures(tmp_path: Path) -> None:
     [(1 << 30, 1 << 37, 8), (1 << 20, 1 << 37, 100), (1, 1 << 37, 256), (1 << 30, 1 << 32, 2)],
 )
 def test_copies_leave_the_cache_and_fit(size: int, free: int, copies: int) -> None:
-    assert _timing.copies_for(size, l2=50 << 20, free=free) == copies
+    assert graph_timing.copies_for(size, l2=50 << 20, free=free) == copies
 
 
 def test_bytes_of_nested_inputs() -> None:
-    assert _timing.nbytes({"x": torch.zeros(3), "y": (torch.zeros(2, dtype=torch.int64), None), "z": 1}) == 28
+    assert graph_timing.nbytes({"x": torch.zeros(3), "y": (torch.zeros(2, dtype=torch.int64), None), "z": 1}) == 28
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="refusal is for machines without a GPU")
-def test_it_refuses_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.main(["--out", str(tmp_path)]) == 2
-    assert "needs a GPU" in capsys.readouterr().err
+def test_it_refuses_without_a_gpu(tmp_path: Path) -> None:
+    done = CliRunner().invoke(gpu.main, ["--out", str(tmp_path)])
+    assert done.exit_code == 2 and "needs a GPU" in done.stderr and not done.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_op_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.main(["--out", str(tmp_path), "--ops", "softmax"]) == 2
-    assert "must be among" in capsys.readouterr().err
+def test_an_unknown_op_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(gpu.main, ["--out", str(tmp_path), "--ops", "softmax"])
+    assert done.exit_code == 2 and "must be among" in done.stderr

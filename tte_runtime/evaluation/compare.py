@@ -156,18 +156,28 @@ def compare(
         timed = []  # nobody agrees with the first: then its own time compares with nothing
     seconds: dict[int, list[tuple[float, ...]]] = {index: [] for index in range(len(arms))}
     for repetition in range(repetitions):
-        rows: dict[int, list[float]] = {index: [] for index in timed}
-        for place, item in enumerate(items):
-            turn = (repetition + place) % max(1, len(timed))
-            for index in timed[turn:] + timed[:turn]:
-                rows[index].append(_time(arms[index], item))
-                on_item()
-        for index, row in rows.items():
-            seconds[index].append(tuple(row))
+        turns = [
+            take_turns([arms[index] for index in timed], item, repetition + place, on_item)
+            for place, item in enumerate(items)
+        ]
+        for index, row in zip(timed, zip(*turns, strict=True), strict=True):
+            seconds[index].append(row)
     tokens = sum(len(outcome.trace_ids) for outcome in first)
     return Comparison(
         tuple(Measured(arm.name, parities[index], tuple(seconds[index]), tokens) for index, arm in enumerate(arms))
     )
+
+
+def take_turns(
+    arms: Sequence[Arm], item: Any, turn: int, on_item: Callable[[], None] = lambda: None
+) -> tuple[float, ...]:
+    """Seconds that each arm takes for one item, in the order of `arms`; arm `turn` (modulo their number) goes first."""
+    seconds = [0.0] * len(arms)
+    for index in range(turn, turn + len(arms)):
+        arm = arms[index % len(arms)]
+        seconds[index % len(arms)] = _time(arm, item)
+        on_item()
+    return tuple(seconds)
 
 
 def _round(arm: Arm, items: Sequence[Any], on_item: Callable[[], None]) -> list[Embedded]:

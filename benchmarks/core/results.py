@@ -13,9 +13,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Results"]
+__all__ = ["Results", "Row", "read_rows"]
 
 Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file, of whatever machine, in order; the rest of a last line that was cut off is left out.
+
+    Raises:
+        ValueError: another line is not JSON.
+    """
+    rows = []
+    whole, _, _ = path.read_text().rpartition("\n")
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {number} is not JSON. Move the file away to start anew.") from error
+    return rows
 
 
 class Results:
@@ -34,17 +50,14 @@ class Results:
         self.machine = dict(machine)
         self._rows: dict[tuple[str, str], Row] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-        whole, _, cut_off = text.rpartition("\n")
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not JSON. Move the file away to start anew.") from error
+        if not path.exists():
+            return
+        for row in read_rows(path):
             if row["machine"] == self.machine:
                 self._rows[row["stage"], row["key"]] = row
+        whole, end, cut_off = path.read_text().rpartition("\n")
         if cut_off:  # a run was killed in the middle of a line; that work is done again
-            path.write_text(whole + "\n" if whole else "")
+            path.write_text(whole + end)
 
     def get(self, stage: str, key: str) -> Row | None:
         """The latest row of that piece of work, or None."""

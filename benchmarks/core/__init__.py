@@ -1,0 +1,1 @@
+"""What every benchmark shares: turns and statistics, the machine, ceilings, memory, and results on disk."""

@@ -1,0 +1,49 @@
+"""What the device can do at best, measured: bytes a second by reading, and operations a second by one large product.
+
+Both are the best of several repetitions: a ceiling is no average. Knows no model and no op.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["flop_rate", "read_bandwidth"]
+
+REPETITIONS = 12
+LARGEST = 1 << 28  # bytes: far beyond any cache of a CPU
+PRODUCT = {"cpu": 1024, "cuda": 8192}  # rows and columns of the square product
+
+
+def read_bandwidth(device: str, size: int = LARGEST) -> float:
+    """GB/s of reading `size` bytes again and again.
+
+    A model whose weights fit into the last cache is read from there, so its ceiling is that of its own size: give
+    that. Sizes below 1 MiB and above 256 MiB are taken as these.
+    """
+    size = min(max(size, 1 << 20), LARGEST)
+    values = torch.ones(size // 4, device=device)
+    return size / _best(values.sum, device) / 1e9
+
+
+def flop_rate(device: str, dtype: torch.dtype) -> float:
+    """TFLOP/s of a square matrix product in `dtype`, multiply and add counted as two."""
+    side = PRODUCT["cuda" if device.startswith("cuda") else "cpu"]
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return 2 * side**3 / _best(lambda: left @ right, device) / 1e12
+
+
+def _best(call: Callable[[], Any], device: str) -> float:
+    """Least seconds of a call."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    seconds = []
+    for _ in range(REPETITIONS):
+        wait()
+        started = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

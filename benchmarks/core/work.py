@@ -1,0 +1,60 @@
+"""Work that a later run continues: items, each done once, within a budget. Does not know what an item does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from benchmarks.core.results import Results
+
+__all__ = ["INCOMPLETE", "Item", "run_items"]
+
+INCOMPLETE = 3  # exit status: work is left, the same command goes on
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work: `work` returns what the row of (stage, key) says, `ok` among it."""
+
+    stage: str
+    key: str
+    work: Callable[[], dict[str, Any]]
+
+
+def run_items(
+    items: Sequence[Item], results: Results, budget: float, clock: Callable[[], float] = time.monotonic
+) -> int:
+    """Does what is not done yet, until `budget` seconds have passed; returns how many items are left.
+
+    An exception becomes the row's error, and the run goes on; after a CUDA error, which poisons the process,
+    it is recorded and raised, so that the next run starts behind it.
+    """
+    start = clock()
+    with tqdm(total=len(items), unit="item", file=sys.stderr, disable=None) as bar:
+        for number, item in enumerate(items, start=1):
+            if results.get(item.stage, item.key) is None:
+                if clock() - start >= budget:
+                    return sum(results.get(left.stage, left.key) is None for left in items)
+                row = _do(item, results)
+                verdict = "ok" if row["ok"] else row["error"]
+                bar.write(f"[{number}/{len(items)}] {item.stage} {item.key} {verdict}", file=sys.stderr)
+            bar.update()
+    return 0
+
+
+def _do(item: Item, results: Results) -> dict[str, Any]:
+    try:
+        row = results.add(item.stage, item.key, item.work())
+    except Exception as error:
+        row = results.add(item.stage, item.key, {"ok": False, "error": f"{type(error).__name__}: {error}"})
+        if "CUDA error" in str(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return row
