@@ -23,8 +23,9 @@ from tte_runtime.config import EngineConfig
 from tte_runtime.engine.request import EngineResult
 from tte_runtime.errors import BatchError, OptionError, one_of
 from tte_runtime.inputs.items import parse_item
+from tte_runtime.loading import load_model
 from tte_runtime.models.checkpoint import find_folder
-from tte_runtime.pipeline import Pending, Pipeline, load_pipeline
+from tte_runtime.pipeline import Pending, Pipeline
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.types import Priority, Result, Role, Think, TraceToken, check_priority, check_role
 
@@ -35,10 +36,11 @@ class Embedder:
     Make one with `Embedder.from_pretrained`. Use it as a context manager, or call `close`, to stop its threads.
     """
 
-    def __init__(self, pipeline: Pipeline, config: EngineConfig, fingerprint: str) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self.config = config
-        self.fingerprint = fingerprint
+        self.config = pipeline.model.config
+        identity = json.dumps(pipeline.model.identity, sort_keys=True)
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
         self.recipe: Recipe = pipeline.renderer.recipe
         self._tokenizer = pipeline.renderer.tokenizer
 
@@ -59,11 +61,7 @@ class Embedder:
             OptionError: an unknown option, or one out of range.
         """
         config = EngineConfig.from_options(**options)
-        pipeline, config, digest = load_pipeline(find_folder(name_or_path), config, recipe)
-        renderer = pipeline.renderer
-        decides = [digest, renderer.recipe.to_json(), renderer.pictures.backend, config.dtype]
-        fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-        return cls(pipeline, config, fingerprint)
+        return cls(Pipeline(load_model(find_folder(name_or_path), config, recipe)))
 
     @property
     def embedding_dim(self) -> int:

@@ -11,27 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
-from tte_runtime.config import EngineConfig
-from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.loop import EngineLoop
-from tte_runtime.engine.request import EngineResult, Listener, MediaSpan
-from tte_runtime.engine.sequence import Features
+from tte_runtime.engine.request import EngineResult, Listener
 from tte_runtime.errors import EngineError
-from tte_runtime.heads.decoder_head import DecoderHead, HeadSpec
 from tte_runtime.inputs.items import Item
-from tte_runtime.inputs.prompt import PromptRenderer
-from tte_runtime.models.checkpoint import read_config, weights_digest
-from tte_runtime.models.decoder import Decoder
-from tte_runtime.models.features import FeatureCache
-from tte_runtime.models.spec import DecoderSpec, decoder_spec
-from tte_runtime.models.vision import VisionTower
-from tte_runtime.models.weights import TensorFiles
-from tte_runtime.ops import select_ops
-from tte_runtime.recipes.base import Recipe
-from tte_runtime.recipes.registry import choose_recipe, read_tte_json
+from tte_runtime.loading import Model
 from tte_runtime.types import Priority, Role, Think
 
 
@@ -89,22 +74,19 @@ class Pipeline:
     """One loaded checkpoint, ready to take requests from any thread.
 
     Args:
-        engine: ready to run.
-        renderer: prepares requests.
-        vision_cache: the engine's picture features.
-        workers: threads of each preparing pool.
+        model: ready to run.
     """
 
-    def __init__(self, engine: Engine, renderer: PromptRenderer, vision_cache: FeatureCache, workers: int) -> None:
-        self.engine = engine
-        self.renderer = renderer
-        self._vision_cache = vision_cache
-        self._loop = EngineLoop(engine)
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.engine = model.engine
+        self.renderer = model.renderer
+        self._loop = EngineLoop([model.engine])
         self._lock = threading.Lock()
         self._closed = False
         self._open: set[Pending] = set()
         self._pools = {
-            priority: ThreadPoolExecutor(workers, thread_name_prefix=f"tte-prepare-{priority}")
+            priority: ThreadPoolExecutor(model.config.preprocess_workers, thread_name_prefix=f"tte-prepare-{priority}")
             for priority in ("interactive", "corpus")
         }
 
@@ -151,7 +133,7 @@ class Pipeline:
         """Forget cached prefixes and picture features; to be called while nothing is in work."""
         assert self.engine.idle, "caches are cleared between requests"
         self.engine.pool.forget()
-        self._vision_cache.clear()
+        self.model.vision_cache.clear()
 
     def close(self) -> None:
         """Stop the pools and the loop; what is still in work fails with EngineError. May be called twice."""
@@ -162,49 +144,3 @@ class Pipeline:
         self._loop.close()
         for pending in list(self._open):
             pending.fail(EngineError("the embedder was closed while the request was in work."))
-
-
-def load_pipeline(
-    folder: Path, config: EngineConfig, recipe: str | Recipe | None
-) -> tuple[Pipeline, EngineConfig, str]:
-    """Load a checkpoint folder.
-
-    Args:
-        folder: a Hugging Face checkpoint.
-        config: options, "auto" allowed.
-        recipe: a recipe, its name, or `None` for what the checkpoint says.
-
-    Returns:
-        the pipeline, the resolved config, and a digest of the checkpoint's files.
-
-    Raises:
-        CheckpointError, UnsupportedModelError, RecipeError, OptionError: before anything large is read, where possible.
-    """
-    model_config = read_config(folder)
-    spec = decoder_spec(model_config)
-    chosen = choose_recipe(folder, recipe)
-    renderer = PromptRenderer(folder, chosen, model_config.image_token_id)
-    head_spec = _head_spec(folder, chosen, spec)
-    tap_bytes = 4 * spec.hidden_size if head_spec else 0
-    config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)
-    place: Any = {"device": config.device, "dtype": config.torch_dtype}
-    files, ops = TensorFiles(folder), select_ops(config)
-    decoder = Decoder.load(files, spec, ops, **place)
-    tower = VisionTower(model_config, files, **place)
-    head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
-    digest = weights_digest(folder)
-    cache = FeatureCache(tower, config.vision_cache_mb * 2**20)
-
-    def features(spans: list[MediaSpan]) -> list[Features]:
-        return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
-
-    engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
-    return Pipeline(engine, renderer, cache, config.preprocess_workers), config, digest
-
-
-def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:
-    if recipe.readout != "head":
-        return None
-    entry = read_tte_json(folder)
-    assert entry is not None, "a recipe with a head comes from the checkpoint's tte.json"
-    return HeadSpec.from_json(entry["head"], backbone)

@@ -1,6 +1,7 @@
-"""The engine's thread: requests come in through a queue from any thread and join between steps.
+"""The engines' thread: requests come in through a queue from any thread and join between steps.
 
-Knows when to step and when to sleep; knows nothing of what a step does.
+One thread drives every engine of a process, one step each in turn, so that one model's trace and another's
+embedding go on side by side. Knows when to step and when to sleep; knows nothing of what a step does.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.request import EngineRequest, EngineResult, Listener
@@ -17,35 +18,44 @@ from tte_runtime.errors import EngineError
 
 
 class EngineLoop:
-    """Runs an engine on a daemon thread of its own, which starts with the first request.
+    """Runs engines on a daemon thread of its own, which starts with the first request.
 
     Args:
-        engine: used by the loop's thread alone from here on.
+        engines: used by the loop's thread alone from here on; the first is the one that `submit` means by itself.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines = tuple(engines)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets = itertools.count()
-        self._numbers: dict[int, int] = {}  # ticket -> the engine's number; touched on the loop's thread only
+        self._numbers: dict[int, tuple[Engine, int]] = {}  # ticket -> the engine's number; on the loop's thread only
         self._listeners: dict[int, Listener] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, request: EngineRequest, listener: Listener) -> int:
-        """Hand a request over. Never blocks. Returns a ticket for `cancel`.
+    def submit(self, request: EngineRequest, listener: Listener, engine: Engine | None = None) -> int:
+        """Hand a request over, from any thread, a listener's included. Never blocks.
+
+        Args:
+            request: what to embed.
+            listener: where its news go.
+            engine: one of the loop's; the first by default.
+
+        Returns:
+            a ticket for `cancel`.
 
         Raises:
             ContextError: the request can never fit.
             EngineError: the loop is closed.
         """
-        self.engine.check(request)
+        chosen = engine or self.engines[0]
+        chosen.check(request)
         with self._lock:
             if self._closed:
                 raise EngineError("the engine is closed. Make a new Embedder.")
             ticket = next(self._tickets)
-            self._inbox.put(lambda: self._take(ticket, request, listener))
+            self._inbox.put(lambda: self._take(chosen, ticket, request, listener))
             self._start()
         return ticket
 
@@ -67,31 +77,38 @@ class EngineLoop:
             self._thread = threading.Thread(target=self._run, name="tte-engine", daemon=True)
             self._thread.start()
 
+    @property
+    def _idle(self) -> bool:
+        return all(engine.idle for engine in self.engines)
+
     def _run(self) -> None:
+        turns = itertools.cycle(self.engines)
         while self._read_inbox():
-            if self.engine.idle:
-                continue
-            try:
-                self.engine.step()
-            except Exception as error:  # the step's own requests fail with it; the loop serves the others
-                failure = EngineError(f"a step failed: {type(error).__name__}: {error}")
-                failure.__cause__ = error
-                self.engine.fail_step(failure)
+            if not self._idle:
+                self._step(next(engine for engine in turns if not engine.idle))
         for listener in list(self._listeners.values()):
             _tell(listener.on_error, EngineError("the engine was closed while the request was in work."))
 
+    def _step(self, engine: Engine) -> None:
+        try:
+            engine.step()
+        except Exception as error:  # the step's own requests fail with it; the loop serves the others
+            failure = EngineError(f"a step failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            engine.fail_step(failure)
+
     def _read_inbox(self) -> bool:
-        """Carry out what has come in, waiting for something when the engine is idle. False when it is time to stop."""
+        """Carry out what has come in, waiting for something when all is idle. False when it is time to stop."""
         while True:
             try:
-                command = self._inbox.get(block=self.engine.idle)
+                command = self._inbox.get(block=self._idle)
             except queue.Empty:
                 return True
             if command is None:
                 return False
             command()
 
-    def _take(self, ticket: int, request: EngineRequest, listener: Listener) -> None:
+    def _take(self, engine: Engine, ticket: int, request: EngineRequest, listener: Listener) -> None:
         def forget() -> None:
             self._numbers.pop(ticket, None)
             self._listeners.pop(ticket, None)
@@ -108,13 +125,13 @@ class EngineLoop:
             _tell(listener.on_token, index, token)
 
         self._listeners[ticket] = listener
-        self._numbers[ticket] = self.engine.add(request, Listener(on_result, on_error, on_token))
+        self._numbers[ticket] = engine, engine.add(request, Listener(on_result, on_error, on_token))
 
     def _drop(self, ticket: int) -> None:
         self._listeners.pop(ticket, None)
-        number = self._numbers.pop(ticket, None)
-        if number is not None:
-            self.engine.cancel(number)
+        engine, number = self._numbers.pop(ticket, (None, None))
+        if engine is not None and number is not None:
+            engine.cancel(number)
 
 
 def _tell(call: Callable[..., None], *news: object) -> None:

@@ -67,6 +67,20 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class KnownTrace:
+    """A trace that is there already: its tokens are fed on the decode path as if they were sampled again.
+
+    Attributes:
+        ids: the trace, with its stop token where it has one.
+        finish_reason, forced_by: how it had ended when it was written.
+    """
+
+    ids: tuple[int, ...]
+    finish_reason: FinishReason = "stop"
+    forced_by: ForcedBy | None = None
+
+
+@dataclass(frozen=True)
 class EngineRequest:
     """One request as the engine sees it.
 
@@ -76,6 +90,7 @@ class EngineRequest:
         position_delta: token i after the prompt stands at position i + delta.
         media: spans of placeholders, in order.
         max_trace_tokens: most tokens to sample; 0 embeds without a trace.
+        known_trace: fed instead of sampling anything; `None` where there is none.
         stop_ids: ids that end the trace; the one sampled is fed like any other.
         close_ids: fed first when a limit ends the trace in the stop token's stead.
         suffix_ids: always fed last.
@@ -89,6 +104,7 @@ class EngineRequest:
     position_delta: int
     media: tuple[MediaSpan, ...] = ()
     max_trace_tokens: int = 0
+    known_trace: KnownTrace | None = None
     stop_ids: frozenset[int] = frozenset()
     close_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
@@ -102,7 +118,8 @@ class EngineRequest:
     @property
     def max_len(self) -> int:
         """Most tokens the request can come to hold."""
-        return len(self.prompt_ids) + self.max_trace_tokens + len(self.close_ids) + len(self.suffix_ids)
+        trace_len = len(self.known_trace.ids) if self.known_trace else self.max_trace_tokens
+        return len(self.prompt_ids) + trace_len + len(self.close_ids) + len(self.suffix_ids)
 
 
 @dataclass(frozen=True, eq=False)

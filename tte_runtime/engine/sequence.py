@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from tte_runtime.config import PAGE_SIZE
-from tte_runtime.engine.request import EngineRequest, Listener
+from tte_runtime.engine.request import EngineRequest, KnownTrace, Listener
 from tte_runtime.types import FinishReason, ForcedBy
 
 
@@ -53,7 +53,9 @@ class Sequence:
         self.vision = self.vision_cached = 0
         self.started: float | None = None
         self.spent = {"vision": 0.0, "prefill": 0.0, "decode": 0.0, "readout": 0.0}
-        if request.max_trace_tokens == 0:
+        if request.known_trace is not None:
+            self._know(request.known_trace)
+        elif request.max_trace_tokens == 0:
             self._finish("no_trace", None)
 
     @property
@@ -137,8 +139,15 @@ class Sequence:
         if self.thinking and deadline is not None and now >= deadline:
             self._finish("forced", "deadline")
 
+    def _know(self, trace: KnownTrace) -> None:
+        """Take over a trace that was written before; one that lacks its stop token is closed like any other."""
+        self.ids.extend(trace.ids)
+        self.trace_len = len(trace.ids)
+        self._finish(trace.finish_reason, trace.forced_by)
+
     def _finish(self, reason: FinishReason, forced_by: ForcedBy | None) -> None:
         self.finish_reason, self.forced_by = reason, forced_by
-        if reason == "forced":
+        stopped = self.trace_len > 0 and self.ids[-1] in self.request.stop_ids
+        if reason != "no_trace" and not stopped:
             self.ids.extend(self.request.close_ids)
         self.ids.extend(self.request.suffix_ids)

@@ -1,0 +1,91 @@
+"""From a checkpoint folder to a model that is ready to run: decoder, tower, head, engine, and what prepares requests.
+
+Knows files, options and which part goes where; knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tte_runtime.config import EngineConfig
+from tte_runtime.engine.engine import Engine
+from tte_runtime.engine.request import MediaSpan
+from tte_runtime.engine.sequence import Features
+from tte_runtime.heads.decoder_head import DecoderHead, HeadSpec
+from tte_runtime.inputs.prompt import PromptRenderer
+from tte_runtime.models.checkpoint import read_config, weights_digest
+from tte_runtime.models.decoder import Decoder
+from tte_runtime.models.features import FeatureCache
+from tte_runtime.models.spec import DecoderSpec, decoder_spec
+from tte_runtime.models.vision import VisionTower
+from tte_runtime.models.weights import TensorFiles
+from tte_runtime.ops import select_ops
+from tte_runtime.recipes.base import Recipe
+from tte_runtime.recipes.registry import choose_recipe, read_tte_json
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One loaded checkpoint under one recipe.
+
+    Attributes:
+        engine: runs requests.
+        renderer: prepares them.
+        vision_cache: the engine's picture features.
+        config: options, resolved.
+        digest: hash of the checkpoint's files.
+    """
+
+    engine: Engine
+    renderer: PromptRenderer
+    vision_cache: FeatureCache
+    config: EngineConfig
+    digest: str
+
+    @property
+    def identity(self) -> list[Any]:
+        """Everything that decides what the model makes of a request, as JSON can hold it."""
+        return [self.digest, self.renderer.recipe.to_json(), self.renderer.pictures.backend, self.config.dtype]
+
+
+def load_model(folder: Path, config: EngineConfig, recipe: str | Recipe | None) -> Model:
+    """Load a checkpoint folder.
+
+    Args:
+        folder: a Hugging Face checkpoint.
+        config: options, "auto" allowed.
+        recipe: a recipe, its name, or `None` for what the checkpoint says.
+
+    Raises:
+        CheckpointError, UnsupportedModelError, RecipeError, OptionError: before anything large is read, where possible.
+    """
+    model_config = read_config(folder)
+    spec = decoder_spec(model_config)
+    chosen = choose_recipe(folder, recipe)
+    renderer = PromptRenderer(folder, chosen, model_config.image_token_id)
+    head_spec = _head_spec(folder, chosen, spec)
+    tap_bytes = 4 * spec.hidden_size if head_spec else 0
+    config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)
+    place: Any = {"device": config.device, "dtype": config.torch_dtype}
+    files, ops = TensorFiles(folder), select_ops(config)
+    decoder = Decoder.load(files, spec, ops, **place)
+    tower = VisionTower(model_config, files, **place)
+    head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
+    digest = weights_digest(folder)
+    cache = FeatureCache(tower, config.vision_cache_mb * 2**20)
+
+    def features(spans: list[MediaSpan]) -> list[Features]:
+        return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
+
+    engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
+    return Model(engine, renderer, cache, config, digest)
+
+
+def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:
+    if recipe.readout != "head":
+        return None
+    entry = read_tte_json(folder)
+    assert entry is not None, "a recipe with a head comes from the checkpoint's tte.json"
+    return HeadSpec.from_json(entry["head"], backbone)
