@@ -110,11 +110,16 @@ class Embedder:
 
         def submit(item: Any) -> Pending:
             return self._pipeline.submit(
-                parse_item(item), role, thinking, priority=priority, normalize=normalize_embeddings
+                parse_item(item),
+                role,
+                thinking,
+                priority=priority,
+                normalize=normalize_embeddings,
+                dim=truncate_dim,
             )
 
         def finish(pending: Pending) -> Result:
-            return self._result(pending.result(), truncate_dim, normalize_embeddings)
+            return self._result(pending.result())
 
         if not isinstance(items, (list, tuple)):
             return finish(submit(items))
@@ -194,6 +199,7 @@ class Embedder:
             self._thinking(role, think),
             priority=priority,
             normalize=normalize_embeddings,
+            dim=truncate_dim,
             on_token=lambda index, token: events.put((index, token)),
         )
         pending.add_done_callback(lambda: events.put(None))
@@ -209,7 +215,7 @@ class Embedder:
                         text = shown
                     yield TraceToken(index=event[0], id=event[1], text=text[len(shown) :])
                     shown = text
-                yield self._result(pending.result(), truncate_dim, normalize_embeddings)
+                yield self._result(pending.result())
             finally:
                 pending.cancel()
 
@@ -267,14 +273,9 @@ class Embedder:
         shown = ids[:-1] if ids and ids[-1] in stop else ids
         return str(self._tokenizer.decode(shown))
 
-    def _result(self, done: EngineResult, truncate_dim: int | None, normalize: bool) -> Result:
-        vector = done.vector
-        if truncate_dim is not None:
-            vector = vector[:truncate_dim]
-            if normalize:
-                vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    def _result(self, done: EngineResult) -> Result:
         return Result(
-            vector=vector,
+            vector=done.vector,
             trace=self._trace_text(done.trace_ids),
             trace_ids=done.trace_ids,
             finish_reason=done.finish_reason,

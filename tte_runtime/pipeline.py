@@ -98,6 +98,7 @@ class Pipeline:
         *,
         priority: Priority,
         normalize: bool,
+        dim: int | None = None,
         on_token: Callable[[int, int], None] = lambda index, token: None,
     ) -> Pending:
         """Take a request in and return at once; errors of its preparation come with its result.
@@ -113,7 +114,7 @@ class Pipeline:
                 return
             try:
                 request = self.renderer.render(
-                    item, role, think, priority=priority, normalize=normalize, arrival=arrival
+                    item, role, think, priority=priority, normalize=normalize, arrival=arrival, dim=dim
                 )
                 ticket = self._loop.submit(request, Listener(pending.succeed, pending.fail, on_token))
             except Exception as error:

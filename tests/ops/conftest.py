@@ -1,4 +1,4 @@
-"""Set-up of the kernel tests: that the interpreter is on where there is no GPU, and poisoned allocations.
+"""Set-up of the kernel tests: the interpreter where there is no GPU, its dot made exact in order, poisoned allocations.
 
 Does not know any op.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,27 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     raise pytest.UsageError(
         "TRITON_INTERPRET must be 1 without a GPU; tests/conftest.py sets it. Is it being collected?"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dots_in_order() -> None:
+    """The interpreter's tl.dot adds its products in ascending k.
+
+    It asks numpy's BLAS, which on some CPUs rounds a row by its place in the tile; equality of bits would then be a
+    question of the machine. Elementwise products and sums round alike wherever a row stands.
+    """
+    if torch.cuda.is_available():
+        return
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, *precision: Any) -> Any:
+        left, right = a.data.astype(d.data.dtype), b.data.astype(d.data.dtype)
+        total = np.zeros_like(d.data)
+        for k in range(left.shape[-1]):
+            total += left[..., k, None] * right[..., k, None, :]
+        return TensorHandle(total + d.data, d.dtype.scalar)
+
+    InterpreterBuilder.create_dot = create_dot
 
 
 def _poison_value(dtype: torch.dtype) -> float | int:

@@ -22,6 +22,7 @@ from tte_runtime.engine.sequence import Sequence
 from tte_runtime.errors import ContextError
 from tte_runtime.heads.decoder_head import DecoderHead
 from tte_runtime.models.decoder import Decoder
+from tte_runtime.ops import Pooling
 from tte_runtime.types import Counts, Timings
 
 
@@ -159,12 +160,12 @@ class Engine:
         started = time.perf_counter()
         for kind in sorted({sequence.request.readout.kind for sequence in finished}):
             group = [sequence for sequence in finished if sequence.request.readout.kind == kind]
-            vectors = self._head_vectors(group) if kind == "head" else self._pooled_vectors(group, kind)
+            vectors = self._head_vectors(group) if kind == "head" else self._pooled_vectors(group)
             host = vectors.float().cpu().numpy()
             for sequence, vector in zip(group, host, strict=True):
                 sequence.spent["readout"] += time.perf_counter() - started
                 self.cancel(sequence.order)
-                sequence.listener.on_result(_result(sequence, vector))
+                sequence.listener.on_result(_result(sequence, vector[: sequence.request.readout.dim]))
 
     def _head_vectors(self, group: list[Sequence]) -> torch.Tensor:
         assert self.head is not None
@@ -172,19 +173,22 @@ class Engine:
             self.runner.tapped(group),
             torch.cat([_all_positions(sequence) for sequence in group], dim=1),
             [sequence.fed for sequence in group],
-            [sequence.request.readout.normalize for sequence in group],
+            self._pooling(group, [sequence.fed for sequence in group]),
         )
 
-    def _pooled_vectors(self, group: list[Sequence], kind: str) -> torch.Tensor:
+    def _pooled_vectors(self, group: list[Sequence]) -> torch.Tensor:
         states = [torch.cat(sequence.kept) for sequence in group]
-        bounds = torch.tensor([0, *itertools.accumulate(len(state) for state in states)])
-        return self.decoder.ops.pool_normalize(
-            torch.cat(states),
-            bounds,
-            norm=self.decoder.norm,
-            eps=self.decoder.spec.norm_eps,
-            mode="mean" if kind == "mean" else "last",
-            normalize=[sequence.request.readout.normalize for sequence in group],
+        decoder, pooling = self.decoder, self._pooling(group, [len(state) for state in states])
+        return decoder.ops.pool_normalize(torch.cat(states), decoder.norm, decoder.spec.norm_eps, pooling)
+
+    def _pooling(self, group: list[Sequence], lengths: list[int]) -> Pooling:
+        readouts = [sequence.request.readout for sequence in group]
+        return Pooling.of(
+            lengths,
+            dims=[readout.dim or self.decoder.spec.hidden_size for readout in readouts],
+            normalize=[readout.normalize for readout in readouts],
+            device=self.decoder.embed.device,
+            mean=readouts[0].kind == "mean",
         )
 
     def _spend(self, batch: Batch, stage: str, started: float) -> None:

@@ -22,12 +22,14 @@ class Readout:
     Attributes:
         kind: "last" token fed, "marker" at prompt position `position`, "mean" of the prompt and all that was fed,
             or "head" over the tapped states of all tokens, read at the last.
-        normalize: divide by the L2 norm.
+        normalize: divide by the L2 norm of what is kept.
+        dim: leading elements kept (Matryoshka, arXiv:2205.13147); `None` keeps all.
     """
 
     kind: ReadoutKind = "last"
     position: int | None = None
     normalize: bool = True
+    dim: int | None = None
 
     def first_needed(self, prompt_len: int) -> int:
         """The first prompt position whose state is needed; a prefix hit must stop before it."""
@@ -124,7 +126,7 @@ class EngineRequest:
 
 @dataclass(frozen=True, eq=False)
 class EngineResult:
-    """What the engine gives back: the vector, float32 [E], and how it came about."""
+    """What the engine gives back: the vector, float32 [E] of the length its readout asked for, and how it came about."""
 
     vector: NDArray[np.float32]
     trace_ids: tuple[int, ...]

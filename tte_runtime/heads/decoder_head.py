@@ -19,7 +19,7 @@ from tte_runtime.errors import CheckpointError
 from tte_runtime.models.decoder import LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
-from tte_runtime.ops import StepLayout, TorchOps
+from tte_runtime.ops import Pooling, StepLayout, TorchOps
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class DecoderHead:
         return cls(LayerStack(backbone, layers, ops), norm, head.tap_layer)
 
     def forward(
-        self, states: torch.Tensor, positions: torch.Tensor, lengths: list[int], normalize: list[bool]
+        self, states: torch.Tensor, positions: torch.Tensor, lengths: list[int], pooling: Pooling
     ) -> torch.Tensor:
         """Vectors of several requests in one pass.
 
@@ -96,19 +96,16 @@ class DecoderHead:
             states: [T, C], tapped, one request after another.
             positions: int64 [3, T].
             lengths: tokens of every request.
-            normalize: whether each vector is divided by its L2 norm.
+            pooling: every request's last token, and how its vector is finished.
 
         Returns:
-            float32 [S, C].
+            float32 [S, C], zeros behind each vector's own dims.
         """
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
         pages = states.new_zeros(len(self.stack.layers), 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
         hidden = self.stack.forward(states, positions.to(states.device), layout, pages)
-        bounds = torch.tensor([0, *itertools.accumulate(lengths)])
-        return self.stack.ops.pool_normalize(
-            hidden, bounds, norm=self.norm, eps=spec.norm_eps, mode="last", normalize=normalize
-        )
+        return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
 
 
 def _own_layout(lengths: list[int], device: torch.device) -> tuple[StepLayout, int]:

@@ -67,7 +67,15 @@ class PromptRenderer:
         return before + text + after
 
     def render(
-        self, item: Item, role: Role, think: Think | None, *, priority: Priority, normalize: bool, arrival: float
+        self,
+        item: Item,
+        role: Role,
+        think: Think | None,
+        *,
+        priority: Priority,
+        normalize: bool,
+        arrival: float,
+        dim: int | None = None,
     ) -> EngineRequest:
         """Everything a request needs before the engine: pictures read, prompt tokenised, positions counted.
 
@@ -78,6 +86,7 @@ class PromptRenderer:
             priority: interactive or corpus.
             normalize: L2-normalise the vector.
             arrival: `time.perf_counter()` of the caller's asking.
+            dim: leading elements of the vector to keep; `None` keeps all.
 
         Raises:
             PictureError, InputError: the content cannot be used.
@@ -99,7 +108,7 @@ class PromptRenderer:
             close_ids=self._close,
             suffix_ids=self._suffix,
             sampling=sampling,
-            readout=Readout(self.recipe.readout, normalize=normalize),
+            readout=Readout(self.recipe.readout, normalize=normalize, dim=dim),
             priority=priority,
             deadline=None if deadline is None else arrival + deadline / 1000,
             arrival=arrival,

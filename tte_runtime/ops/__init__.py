@@ -4,8 +4,8 @@
 `select_ops`, and reported. Importing this imports no Triton.
 """
 
-from tte_runtime.ops.layout import Draw, Rotation, StepLayout
+from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.select import select_ops
 from tte_runtime.ops.torch_ops import TorchOps
 
-__all__ = ["Draw", "Rotation", "StepLayout", "TorchOps", "select_ops"]
+__all__ = ["Draw", "Pooling", "Rotation", "StepLayout", "TorchOps", "select_ops"]

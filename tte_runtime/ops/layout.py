@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,3 +84,38 @@ class Draw:
     top_p: torch.Tensor
     greedy: bool
     filtered: bool
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Which rows of varlen states become S vectors, and how each is finished; tensors on the states' device.
+
+    Attributes:
+        cu_seqlens: int32 [S + 1], the bounds of every vector's rows, of which there is at least one.
+        dims: int32 [S], leading elements kept of each vector (Matryoshka); the others become zeros.
+        normalize: bool [S], divide by the L2 norm of what is kept.
+        mean: average the rows; else the last one is taken.
+    """
+
+    cu_seqlens: torch.Tensor
+    dims: torch.Tensor
+    normalize: torch.Tensor
+    mean: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        lengths: Sequence[int],
+        dims: Sequence[int],
+        normalize: Sequence[bool],
+        device: torch.device,
+        *,
+        mean: bool = False,
+    ) -> Pooling:
+        """From what the host knows of every vector."""
+        return cls(
+            cu_seqlens=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device),
+            dims=torch.tensor(dims, dtype=torch.int32, device=device),
+            normalize=torch.tensor(normalize, dtype=torch.bool, device=device),
+            mean=mean,
+        )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from tte_kernels.sample.reference import sample_logits
 from tte_runtime.config import PAGE_SIZE
-from tte_runtime.ops.layout import Draw, Rotation, StepLayout
+from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 
 
 class TorchOps:
@@ -127,31 +127,15 @@ class TorchOps:
             logits, draw.temperature, draw.seed, draw.position, draw.trace_index, draw.top_k, draw.top_p
         )
 
-    def pool_normalize(
-        self,
-        hidden: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        *,
-        norm: torch.Tensor,
-        eps: float,
-        mode: str,
-        normalize: list[bool],
-    ) -> torch.Tensor:
-        """Final norm, pooling and L2 norm of varlen states before the final norm: [T, C] -> fp32 [S, C].
-
-        Args:
-            cu_seqlens: int64 [S + 1], on the host. mode: "last" takes each sequence's last row, "mean" the mean.
-            normalize: whether each vector is divided by its L2 norm.
-        """
-        bounds = cu_seqlens.tolist()
-        if mode == "last":
-            rows = hidden[[end - 1 for end in bounds[1:]]]
-            pooled = self.rms_norm(rows, norm, eps).float()
+    def pool_normalize(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, pooling: Pooling) -> torch.Tensor:
+        """Final norm, pooling, cut and L2 norm of varlen states before the final norm: [T, C] -> fp32 [S, C]."""
+        if pooling.mean:
+            normed, bounds = self.rms_norm(hidden, norm, eps).float(), pooling.cu_seqlens.tolist()
+            vectors = torch.stack([normed[start:end].mean(0) for start, end in itertools.pairwise(bounds)])
         else:
-            normed = self.rms_norm(hidden, norm, eps).float()
-            pooled = torch.stack([normed[start:end].mean(0) for start, end in itertools.pairwise(bounds)])
-        wanted = torch.tensor(normalize, device=pooled.device)[:, None]
-        return torch.where(wanted, F.normalize(pooled, dim=-1), pooled)
+            vectors = self.rms_norm(hidden[pooling.cu_seqlens[1:] - 1], norm, eps).float()
+        vectors = vectors * (torch.arange(vectors.shape[1], device=vectors.device) < pooling.dims[:, None])
+        return torch.where(pooling.normalize[:, None], F.normalize(vectors, dim=-1), vectors)
 
 
 def _gather(pages: torch.Tensor, table: torch.Tensor, length: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from tte_kernels.rms_norm.kernel import launch as rms_norm
 from tte_kernels.rope_write_kv.kernel import launch as rope_write_kv
 from tte_kernels.sample.kernel import launch as sample
 from tte_kernels.sample.reference import sample_logits
-from tte_runtime.ops.layout import Draw, Rotation, StepLayout
+from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.torch_ops import TorchOps
 
 MAX_ROWS = 64  # of one decode_linear or sample launch
@@ -128,22 +128,14 @@ class TritonOps(TorchOps):
             return sample_logits(linear(normed, weight).float(), *columns, draw.top_k, draw.top_p)
         return sample(normed, weight, *columns)
 
-    def pool_normalize(
-        self,
-        hidden: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        *,
-        norm: torch.Tensor,
-        eps: float,
-        mode: str,
-        normalize: list[bool],
-    ) -> torch.Tensor:
-        """Final norm, pooling and L2 norm of varlen states, in one launch (two where some stay unnormalised)."""
-        bounds = cu_seqlens.to(hidden.device, torch.int32)
-        wanted = {
-            flag: pool_normalize(hidden, bounds, norm_weight=norm, eps=eps, mode=mode, normalize=flag)
-            for flag in set(normalize)
-        }
-        if len(wanted) == 1:
-            return next(iter(wanted.values()))
-        return torch.where(torch.tensor(normalize, device=hidden.device)[:, None], wanted[True], wanted[False])
+    def pool_normalize(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, pooling: Pooling) -> torch.Tensor:
+        """Final norm, pooling, cut and L2 norm of varlen states, in one launch."""
+        return pool_normalize(
+            hidden,
+            pooling.cu_seqlens,
+            norm_weight=norm,
+            eps=eps,
+            dims=pooling.dims,
+            mode="mean" if pooling.mean else "last",
+            normalize=pooling.normalize,
+        )

@@ -3,8 +3,8 @@
     last:  h[s] = hidden[cu_seqlens[s+1] - 1], or hidden[rows[s]]
            n[s] = h * rsqrt(mean(h^2) + eps) * norm_weight            (h itself without norm_weight)
     mean:  n[s] = mean over the rows r of sequence s of the n of row r
-    e[s] = n[s, :dim]                                          Matryoshka cut (arXiv:2205.13147)
-    out[s] = e / max(||e||_2, 1e-12)                           e itself with normalize=False
+    e[s] = n[s, :dims[s]]                                      Matryoshka cut (arXiv:2205.13147), then zeros
+    out[s] = e / max(||e||_2, 1e-12)                           e itself where normalize is false
 
 Everything in fp32 and nothing rounded before the fp32 output. An all-zero row stays zero. A sequence's vector
 never depends on other sequences. This file is the door; it does not know which rows an engine wants, nor why.
@@ -33,8 +33,9 @@ def pool_normalize(
     norm_weight: torch.Tensor | None = None,
     eps: float = 1e-6,
     dim: int | None = None,
+    dims: torch.Tensor | None = None,
     mode: str = "last",
-    normalize: bool = True,
+    normalize: bool | torch.Tensor = True,
 ) -> torch.Tensor:
     """One vector a sequence (or a named row) of hidden states.
 
@@ -47,9 +48,11 @@ def pool_normalize(
             cu_seqlens.
         norm_weight: [C], dtype of hidden: the final RMSNorm; None where hidden is already normed.
         eps: of that norm; > 0.
-        dim: E, the number of leading elements kept, 1..C; None keeps all.
+        dim: E, the width of the result, 1..C; None takes C.
+        dims: [S] int32, the number of leading elements kept of each vector, for batches in which they differ;
+            the others are zeros, and no part of the length. Values past E count as E. None keeps E of all.
         mode: "last" or "mean"; "mean" needs cu_seqlens.
-        normalize: divide by the L2 norm.
+        normalize: divide by the L2 norm; a bool for all vectors, or a [S] bool tensor.
 
     Returns:
         [S, E] float32, contiguous.
@@ -57,7 +60,7 @@ def pool_normalize(
     Raises:
         KernelTypeError: a wrong dtype.
         KernelInputError: a wrong shape, stride, device, dim, mode or eps; both or neither of cu_seqlens and
-            rows; bounds or rows outside `hidden` where they are on the CPU.
+            rows; bounds, rows or dims outside their range where they are on the CPU.
         KernelBackendError: nothing can run it here.
     """
     op = "pool_normalize"
@@ -83,13 +86,31 @@ def pool_normalize(
     check_positive(op, "eps", eps)
     kept = width if dim is None else dim
     require(1 <= kept <= width, op, f"dim must be in 1..{width}, got {kept}.")
-    out: torch.Tensor = torch.ops.tte.pool_normalize(hidden, cu_seqlens, rows, norm_weight, eps, kept, mode, normalize)
-    return out
+    num_vectors = _num_vectors(cu_seqlens, rows)
+    if dims is not None:
+        check_tensor(op, "dims", dims, (num_vectors,), (torch.int32,), hidden.device)
+    flags = None
+    if not isinstance(normalize, bool):
+        check_tensor(op, "normalize", normalize, (num_vectors,), (torch.bool,), hidden.device)
+        normalize, flags = True, normalize
+    return torch.ops.tte.pool_normalize(hidden, cu_seqlens, rows, norm_weight, eps, kept, dims, mode, normalize, flags)
 
 
-def _check_values(hidden: torch.Tensor, cu_seqlens: torch.Tensor | None, rows: torch.Tensor | None) -> None:
-    """Checks bounds and rows where they are on the host and reading them costs nothing."""
+def _num_vectors(cu_seqlens: torch.Tensor | None, rows: torch.Tensor | None) -> int:
+    if rows is not None:
+        return rows.shape[0]
+    assert cu_seqlens is not None
+    return cu_seqlens.shape[0] - 1
+
+
+def _check_values(
+    hidden: torch.Tensor, cu_seqlens: torch.Tensor | None, rows: torch.Tensor | None, dims: torch.Tensor | None
+) -> None:
+    """Checks bounds, rows and dims where they are on the host and reading them costs nothing."""
     num_tokens = hidden.shape[0]
+    if dims is not None and dims.device.type == "cpu" and dims.numel():
+        least = int(dims.min())
+        require(least > 0, "pool_normalize", f"dims must be > 0, got {least}.")
     index = cu_seqlens if rows is None else rows
     if index is None or index.device.type != "cpu" or index.numel() == 0:
         return
@@ -114,12 +135,14 @@ def _pool_normalize(
     norm_weight: torch.Tensor | None,
     eps: float,
     dim: int,
+    dims: torch.Tensor | None,
     mode: str,
     normalize: bool,
+    flags: torch.Tensor | None,
 ) -> torch.Tensor:
     from tte_kernels.pool_normalize.kernel import launch
 
-    _check_values(hidden, cu_seqlens, rows)
+    _check_values(hidden, cu_seqlens, rows, dims)
     return launch(
         hidden,
         cu_seqlens,
@@ -127,8 +150,9 @@ def _pool_normalize(
         norm_weight=norm_weight,
         eps=eps,
         dim=dim,
+        dims=dims,
         mode=mode,
-        normalize=normalize,
+        normalize=normalize if flags is None else flags,
     )
 
 
@@ -140,15 +164,12 @@ def _(
     norm_weight: torch.Tensor | None,
     eps: float,
     dim: int,
+    dims: torch.Tensor | None,
     mode: str,
     normalize: bool,
+    flags: torch.Tensor | None,
 ) -> torch.Tensor:
-    if rows is not None:
-        num_vectors = rows.shape[0]
-    else:
-        assert cu_seqlens is not None
-        num_vectors = cu_seqlens.shape[0] - 1
-    return hidden.new_empty((num_vectors, dim), dtype=torch.float32)
+    return hidden.new_empty((_num_vectors(cu_seqlens, rows), dim), dtype=torch.float32)
 
 
 def __getattr__(name: str) -> Any:

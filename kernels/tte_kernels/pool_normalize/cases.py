@@ -27,6 +27,8 @@ class _Shape:
     tokens: int = 0
     mode: str = "last"
     kept: int | None = None
+    dims: tuple[int, ...] | None = None
+    flags: tuple[bool, ...] | None = None
     norm: bool = True
     normalize: bool = True
     strided: bool = False
@@ -40,6 +42,7 @@ def _case(shape: _Shape) -> Case:
     read = tokens if shape.mode == "mean" else vectors - sum(row < 0 for row in shape.rows or ())
     kept = shape.kept or shape.dim
     index_bytes = 4 * (vectors + 1) if shape.rows is None else 8 * vectors
+    index_bytes += 4 * len(shape.dims or ()) + len(shape.flags or ())
 
     def make_inputs(seed: int, device: str, dtype: torch.dtype) -> Inputs:
         make = strided_rows if shape.strided else random_tensor
@@ -51,8 +54,9 @@ def _case(shape: _Shape) -> Case:
             "norm_weight": 1 + 0.1 * random_tensor((shape.dim,), seed + 1, device, dtype) if shape.norm else None,
             "eps": 1e-6,
             "dim": shape.kept,
+            "dims": None if shape.dims is None else int_tensor(shape.dims, device),
             "mode": shape.mode,
-            "normalize": shape.normalize,
+            "normalize": shape.normalize if shape.flags is None else torch.tensor(shape.flags, device=device),
         }
 
     return Case(
@@ -73,16 +77,22 @@ def _traffic(inputs: Inputs, outputs: tuple[torch.Tensor, ...]) -> tuple[int, in
     else:
         read = out.shape[0] if rows is None else int((rows >= 0).sum())
     norm = inputs["norm_weight"] is not None
+    flags, dims = inputs["normalize"], inputs["dims"]
+    a_vector = [part for part in (flags, dims) if isinstance(part, torch.Tensor)]
     dim = hidden.shape[1]
     moved = read * dim * hidden.itemsize + norm * dim * hidden.itemsize + index.nbytes + out.nbytes
+    moved += sum(part.nbytes for part in a_vector)
     # A row: add it; norm: square, sum, scale. A vector: weight; L2: square, sum, divide.
-    flops = read * dim * (1 + 3 * norm) + out.shape[0] * dim * norm + 3 * inputs["normalize"] * out.numel()
+    flops = read * dim * (1 + 3 * norm) + out.shape[0] * dim * norm + 3 * (flags is not False) * out.numel()
     return moved, flops
 
 
 def _take_rows(inputs: Inputs, keep: Sequence[int]) -> Inputs:
+    index = torch.tensor(keep, device=inputs["hidden"].device)
+    a_vector = {name: inputs[name] for name in ("rows", "dims", "normalize")}
+    inputs = inputs | {name: part[index] for name, part in a_vector.items() if isinstance(part, torch.Tensor)}
     if inputs["rows"] is not None:
-        return inputs | {"rows": inputs["rows"][torch.tensor(keep, device=inputs["rows"].device)]}
+        return inputs
     bounds = inputs["cu_seqlens"].tolist()
     spans = [inputs["hidden"][bounds[i] : bounds[i + 1]] for i in keep]
     lengths = [span.shape[0] for span in spans]
@@ -93,8 +103,10 @@ def _take_rows(inputs: Inputs, keep: Sequence[int]) -> Inputs:
 
 
 def _opcheck(inputs: Inputs) -> list[tuple[object, tuple[object, ...]]]:
-    names = ("hidden", "cu_seqlens", "rows", "norm_weight", "eps", "dim", "mode", "normalize")
-    positional = inputs | {"dim": inputs["dim"] or inputs["hidden"].shape[1]}
+    names = ("hidden", "cu_seqlens", "rows", "norm_weight", "eps", "dim", "dims", "mode", "normalize", "flags")
+    flags = inputs["normalize"] if isinstance(inputs["normalize"], torch.Tensor) else None
+    positional = inputs | {"dim": inputs["dim"] or inputs["hidden"].shape[1], "flags": flags}
+    positional["normalize"] = inputs["normalize"] is not False
     return [(torch.ops.tte.pool_normalize.default, tuple(positional[name] for name in names))]
 
 
@@ -115,6 +127,8 @@ CASES: list[Case] = [
     _case(_Shape("mean-1-63-129", 96, lengths=(1, 63, 129), mode="mean")),
     _case(_Shape("mean-strided-plain", 200, lengths=(7, 2), mode="mean", norm=False, normalize=False, strided=True)),
     _case(_Shape("rows-padding-cut", 384, rows=(5, -1, 0, 5), tokens=6, kept=96)),
+    _case(_Shape("rows-own-dims", 192, rows=(3, 0, 2), tokens=4, dims=(192, 64, 7), flags=(True, False, True))),
+    _case(_Shape("mean-own-dims-cut", 96, lengths=(2, 9), mode="mean", kept=64, dims=(200, 1), flags=(False, True))),
     _case(_Shape("rows-zero-states", 96, rows=(0, 1), tokens=2, zeros=True)),
     _case(_Shape("rows-C1536-cut1", 1536, rows=(2, 1), tokens=3, kept=1)),
     _case(_Shape("rows-C5000-no-norm", 5000, rows=(2,), tokens=3, norm=False)),
@@ -191,6 +205,29 @@ OP = Op(
             lambda i: i | {"hidden": i["hidden"].to("meta"), "norm_weight": None},
             KernelInputError,
             "must be on meta",
+        ),
+        BadInput(
+            "shape-dims",
+            lambda i: i | {"dims": torch.ones(999, dtype=torch.int32)},
+            KernelInputError,
+            "dims must have shape",
+        ),
+        BadInput("dtype-dims", lambda i: i | {"dims": torch.ones(1)}, KernelTypeError, "dims must have dtype"),
+        BadInput(
+            "dims-zero",
+            lambda i: (
+                i
+                | {"rows": torch.zeros(1, dtype=torch.int64), "cu_seqlens": None, "mode": "last"}
+                | {"dims": torch.zeros(1, dtype=torch.int32), "normalize": True}
+            ),
+            KernelInputError,
+            "dims must be > 0, got 0",
+        ),
+        BadInput(
+            "dtype-normalize",
+            lambda i: i | {"normalize": torch.ones(1)},
+            KernelTypeError,
+            "normalize must have dtype torch.bool",
         ),
         BadInput("dim", lambda i: i | {"dim": 1 << 20}, KernelInputError, "dim must be in 1.."),
         BadInput(

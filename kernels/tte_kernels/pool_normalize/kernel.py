@@ -44,6 +44,8 @@ def pool_normalize_kernel(
     hidden_ptr,
     index_ptr,
     weight_ptr,
+    dims_ptr,
+    flags_ptr,
     out_ptr,
     stride_ht,
     C,
@@ -52,7 +54,9 @@ def pool_normalize_kernel(
     ROWS: tl.constexpr,
     MEAN: tl.constexpr,
     HAS_NORM: tl.constexpr,
+    HAS_DIMS: tl.constexpr,
     NORMALIZE: tl.constexpr,
+    HAS_FLAGS: tl.constexpr,
     BLOCK_C: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -91,14 +95,18 @@ def pool_normalize_kernel(
             b_h = b_h * tl.rsqrt(tl.sum(b_h * b_h, axis=0) / C + eps)
         b_y = b_h * b_w
 
-    m_e = o_c < E
+    dim = E
+    if HAS_DIMS:
+        dim = tl.minimum(tl.load(dims_ptr + i_s), E)
+    b_y = tl.where(o_c < dim, b_y, 0.0)
     if NORMALIZE:
-        b_kept = tl.where(m_e, b_y, 0.0)
         # Correctly rounded root and quotient: the vector is kept for years, and one division costs nothing
         # here.
-        b_length = tl.maximum(tl.sqrt_rn(tl.sum(b_kept * b_kept, axis=0)), 1e-12)
+        b_length = tl.maximum(tl.sqrt_rn(tl.sum(b_y * b_y, axis=0)), 1e-12)
+        if HAS_FLAGS:
+            b_length = tl.where(tl.load(flags_ptr + i_s), b_length, 1.0)
         b_y = tl.div_rn(b_y, tl.broadcast_to(b_length, [BLOCK_C]))
-    tl.store(out_ptr + i_s * E + o_c, b_y, mask=m_e)
+    tl.store(out_ptr + i_s * E + o_c, b_y, mask=o_c < E)
 
 
 def launch(
@@ -109,8 +117,9 @@ def launch(
     norm_weight: torch.Tensor | None = None,
     eps: float = 1e-6,
     dim: int | None = None,
+    dims: torch.Tensor | None = None,
     mode: str = "last",
-    normalize: bool = True,
+    normalize: bool | torch.Tensor = True,
 ) -> torch.Tensor:
     """Unchecked pool_normalize; see the door for the contract. No vectors launch nothing."""
     require_backend("pool_normalize", hidden)
@@ -119,6 +128,7 @@ def launch(
     num_vectors = index.shape[0] - (rows is None)
     width = hidden.shape[1]
     kept = width if dim is None else dim
+    flags = normalize if isinstance(normalize, torch.Tensor) else None
     out = torch.empty((num_vectors, kept), dtype=torch.float32, device=hidden.device)
     if num_vectors:
         block_c = max(256, triton.next_power_of_2(width))
@@ -126,7 +136,9 @@ def launch(
         pool_normalize_kernel[(num_vectors,)](
             hidden,
             index,
-            hidden if norm_weight is None else norm_weight,
+            norm_weight,
+            dims,
+            flags,
             out,
             hidden.stride(0),
             width,
@@ -135,7 +147,9 @@ def launch(
             ROWS=rows is not None,
             MEAN=mode == "mean",
             HAS_NORM=norm_weight is not None,
-            NORMALIZE=normalize,
+            HAS_DIMS=dims is not None,
+            NORMALIZE=normalize is not False,
+            HAS_FLAGS=flags is not None,
             BLOCK_C=block_c,
             PDL=pdl_enabled(),
             **launch_options(config.num_warps, config.num_stages),
@@ -144,8 +158,8 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every row width of the table, for rows, last tokens and means."""
-    variants = {  # ROWS, MEAN, HAS_NORM, NORMALIZE, PDL
+    """Every row width of the table: for rows and last tokens as an engine reads them out, and for means."""
+    variants = {  # ROWS, MEAN, HAS_NORM, NORMALIZE, PDL; dims and flags a vector where an engine has them
         "rows": (True, False, True, True, False),
         "rows-pdl": (True, False, True, True, True),
         "last": (False, False, True, True, False),
@@ -153,34 +167,30 @@ def compile_specs() -> list[CompileSpec]:
         "last-plain": (False, False, False, False, False),
     }
     return [
-        CompileSpec(
-            name=f"pool_normalize_kernel/C{block_c}-{name}",
-            fn=pool_normalize_kernel,
-            signature={
-                "hidden_ptr": "*bf16",
-                "index_ptr": "*i64" if rows else "*i32",
-                "weight_ptr": "*bf16",
-                "out_ptr": "*fp32",
-                "stride_ht": "i32",
-                "C": "i32",
-                "E": "i32",
-                "eps": "fp32",
-            },
-            constexprs={
-                "ROWS": rows,
-                "MEAN": mean,
-                "HAS_NORM": has_norm,
-                "NORMALIZE": normalize,
-                "BLOCK_C": block_c,
-                "PDL": pdl,
-            },
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-            streamed=True,
-            aligned=("stride_ht", "C", "E"),
-            max_registers=128,
-            loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
-        )
+        _spec(f"C{block_c}-{name}", block_c, config, *variant)
         for block_c, config in _CONFIGS.items()
-        for name, (rows, mean, has_norm, normalize, pdl) in variants.items()
+        for name, variant in variants.items()
     ]
+
+
+def _spec(
+    name: str, block_c: int, config: _Config, rows: bool, mean: bool, has_norm: bool, normalize: bool, pdl: bool
+) -> CompileSpec:
+    pointers = {"hidden_ptr": "*bf16", "index_ptr": "*i64" if rows else "*i32", "out_ptr": "*fp32"}
+    pointers |= {"weight_ptr": "*bf16"} if has_norm else {}
+    pointers |= {"dims_ptr": "*i32", "flags_ptr": "*i1"} if normalize else {}
+    absent = [name for name in ("weight_ptr", "dims_ptr", "flags_ptr") if name not in pointers]
+    constexprs = {"ROWS": rows, "MEAN": mean, "HAS_NORM": has_norm, "BLOCK_C": block_c, "PDL": pdl}
+    constexprs |= dict.fromkeys(("HAS_DIMS", "NORMALIZE", "HAS_FLAGS"), normalize) | dict.fromkeys(absent)
+    return CompileSpec(
+        name=f"pool_normalize_kernel/{name}",
+        fn=pool_normalize_kernel,
+        signature=pointers | dict.fromkeys(("stride_ht", "C", "E"), "i32") | {"eps": "fp32"},
+        constexprs=constexprs,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        streamed=True,
+        aligned=("stride_ht", "C", "E"),
+        max_registers=128,
+        loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
+    )

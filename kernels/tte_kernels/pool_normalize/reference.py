@@ -17,8 +17,9 @@ def pool_normalize(
     norm_weight: torch.Tensor | None = None,
     eps: float = 1e-6,
     dim: int | None = None,
+    dims: torch.Tensor | None = None,
     mode: str = "last",
-    normalize: bool = True,
+    normalize: bool | torch.Tensor = True,
 ) -> torch.Tensor:
     """[S, E] fp32 of hidden [T, C]. Negative rows and empty sequences give zeros."""
     if rows is not None:
@@ -33,5 +34,10 @@ def pool_normalize(
         if norm_weight is not None:
             states = states * torch.rsqrt(states.square().mean(-1, keepdim=True) + eps) * norm_weight.float()
         pooled[i] = states.sum(0) / max(len(wanted), 1)
-    pooled = pooled[:, :dim]
-    return torch.nn.functional.normalize(pooled, dim=-1, eps=1e-12) if normalize else pooled.contiguous()
+    pooled = pooled[:, :dim].contiguous()
+    if dims is not None:
+        pooled = pooled * (torch.arange(pooled.shape[1], device=pooled.device) < dims[:, None])
+    if normalize is False:
+        return pooled
+    finished = torch.nn.functional.normalize(pooled, dim=-1, eps=1e-12)
+    return finished if normalize is True else torch.where(normalize[:, None], finished, pooled)
