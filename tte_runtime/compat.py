@@ -1,4 +1,6 @@
-"""What must be settled before transformers' models are imported; packages of ours that import them come here first.
+"""What differs between releases of transformers and its kin, and what must be settled before its models are imported.
+
+Packages of ours that import transformers' models come here first.
 
 A torchvision that is installed but cannot be imported is made to count as absent. The torchvision of the package
 index links CUDA and fails beside a CPU build of torch; transformers looks only whether it is installed, and then
@@ -11,6 +13,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+from typing import Any
 
 
 def hide_broken_torchvision() -> None:
@@ -31,6 +34,13 @@ def hide_broken_torchvision() -> None:
 
         for check in (import_utils.is_torchvision_available, import_utils.is_torchvision_v2_available):
             check.cache_clear()
+
+
+def http_client() -> Any:
+    """The module of the HTTP client that huggingface_hub brings along: `httpx2` since its release 2, `httpx` before."""
+    from huggingface_hub import utils
+
+    return getattr(utils, "httpx", None) or importlib.import_module("httpx")
 
 
 hide_broken_torchvision()

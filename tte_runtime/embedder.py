@@ -84,8 +84,8 @@ class Embedder:
         """Embed one request, or a list of them, and say how it went.
 
         Args:
-            items: a text, a picture (path, PIL image, uint8 array, encoded bytes), a mapping with "text" and
-                "image" or "images", or a list of these.
+            items: a text, a picture, a video, a page of a PDF, a mapping with "text" and "image", "images", "video"
+                or "pdf", or a list of these; `tte_runtime.inputs.items` has every form.
             role: "query" or "document".
             think: `None` does as the recipe does for the role; False embeds at once; True or `Think(...)` thinks.
             priority: "interactive" overtakes "corpus".

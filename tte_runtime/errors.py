@@ -4,6 +4,8 @@
     ├── OptionError        an option is unknown or out of range                  (ValueError)
     ├── InputError         a request cannot be embedded as given                 (ValueError)
     │   ├── PictureError   a picture is missing, broken or of an unknown kind
+    │   ├── VideoError     a video is missing, broken, empty, or too long for the model
+    │   ├── DocumentError  a PDF is missing or broken, or has no such page
     │   └── ContextError   a prompt does not fit the model's context or the cache
     ├── CheckpointError    a folder is no checkpoint, or its parts disagree      (ValueError)
     │   ├── UnsupportedModelError   a model family we have no decoder for
@@ -36,6 +38,14 @@ class InputError(TteError, ValueError):
 
 class PictureError(InputError):
     """A picture is missing, broken, or of a kind that cannot be read."""
+
+
+class VideoError(InputError):
+    """A video is missing, broken or empty, or cannot be sampled as asked."""
+
+
+class DocumentError(InputError):
+    """A PDF is missing or broken, or has no such page."""
 
 
 class ContextError(InputError):

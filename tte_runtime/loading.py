@@ -47,7 +47,7 @@ class Model:
     @property
     def identity(self) -> list[Any]:
         """Everything that decides what the model makes of a request, as JSON can hold it."""
-        return [self.digest, self.renderer.recipe.to_json(), self.renderer.pictures.backend, self.config.dtype]
+        return [self.digest, self.renderer.recipe.to_json(), self.renderer.pixel_backend, self.config.dtype]
 
 
 def load_model(folder: Path, config: EngineConfig, recipe: str | Recipe | None) -> Model:
@@ -64,7 +64,7 @@ def load_model(folder: Path, config: EngineConfig, recipe: str | Recipe | None) 
     model_config = read_config(folder)
     spec = decoder_spec(model_config)
     chosen = choose_recipe(folder, recipe)
-    renderer = PromptRenderer(folder, chosen, model_config.image_token_id)
+    renderer = PromptRenderer(folder, chosen, model_config)
     head_spec = _head_spec(folder, chosen, spec)
     tap_bytes = 4 * spec.hidden_size if head_spec else 0
     config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)

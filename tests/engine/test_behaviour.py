@@ -102,7 +102,7 @@ def test_in_a_batch_the_good_requests_come_back(embedder: Embedder) -> None:
 def test_a_failing_tower_fails_only_its_own_request(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = embedder._pipeline.engine.runner
     works = runner._features
-    bad = embedder._pipeline.renderer.pictures.read(noise(13)).key
+    bad = embedder._pipeline.renderer.media.pictures.read(noise(13)).key
 
     def features(spans: list[MediaSpan]) -> Any:
         if any(span.key == bad for span in spans):

@@ -12,7 +12,7 @@ SCRIPT = """
 from PIL import Image
 from tte_runtime import Embedder
 with Embedder.from_pretrained("tte-tiny") as embedder:
-    print(embedder._pipeline.renderer.pictures.backend)
+    print(embedder._pipeline.renderer.pixel_backend)
     print(embedder.embed(Image.new("RGB", (60, 40)), role="document", think=False).vector.shape)
 """
 

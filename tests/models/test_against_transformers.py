@@ -81,7 +81,7 @@ def test_positions(parts: list[tuple[str, Any]]) -> None:
     for kind, size in parts:
         if kind == "image":
             t, h, w = size
-            spans.append((len(types), (t, h // 2, w // 2)))
+            spans.append((len(types), (t, h // 2, w // 2), 1.0))
             grids.append(size)
             types += [1] * (t * h * w // 4)
         else:

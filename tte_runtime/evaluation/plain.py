@@ -84,7 +84,7 @@ class PlainEmbedder:
             entry = (read_tte_json(folder) or {})["head"]
             tap_layer = entry["tap_layer"]
             head = ReferenceHead.from_checkpoint(folder, model.config, entry["weights"]).to(device, dtype)
-        renderer = PromptRenderer(folder, chosen, config.image_token_id)
+        renderer = PromptRenderer(folder, chosen, config)
         return cls(model.to(device).eval(), renderer, head, tap_layer)
 
     @torch.inference_mode()
@@ -134,11 +134,27 @@ class PlainEmbedder:
         device = self.model.device
         ids = torch.tensor([request.prompt_ids], device=device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for is_video, pixels, grid in ((False, "pixel_values", "image"), (True, "pixel_values_videos", "video")):
+            patches = [span.handle for span in request.media if span.handle.is_video == is_video]
+            if patches:
+                inputs[pixels] = torch.cat([one.pixels for one in patches]).to(device)
+                inputs[f"{grid}_grid_thw"] = torch.tensor([one.grid for one in patches], device=device)
+                if is_video and self._per_second:
+                    seconds = [one.interval / self._per_second for one in patches]
+                    inputs["second_per_grid_ts"] = torch.tensor(seconds, device=device)
         if request.media:
-            inputs["pixel_values"] = torch.cat([span.handle.pixels for span in request.media]).to(device)
-            inputs["image_grid_thw"] = torch.tensor([span.handle.grid for span in request.media], device=device)
-            inputs["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+            inputs["mm_token_type_ids"] = self._kinds(ids)
         return inputs
+
+    @property
+    def _per_second(self) -> float | None:
+        """Positions of the time axis in a second, where the family counts so (Qwen2.5-VL)."""
+        return getattr(self.model.config.vision_config, "tokens_per_second", None)
+
+    def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
+        """transformers' `mm_token_type_ids`: 1 for a picture's placeholder, 2 for a video's, 0 for text."""
+        config = self.model.config
+        return (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
 
     def _generate(
         self, request: EngineRequest, inputs: dict[str, torch.Tensor], *, keep: bool
@@ -176,9 +192,9 @@ class PlainEmbedder:
     ) -> tuple[torch.Tensor, int]:
         """The states that the readout reads, [1, n, C], and how many tokens were computed for the request."""
         if kept is None or cache is None:  # the second pass: everything again, the vision tower included
-            media = {k: v for k, v in inputs.items() if k in ("pixel_values", "image_grid_thw")}
+            media = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")}
             if media:
-                media["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+                media["mm_token_type_ids"] = self._kinds(ids)
             self.model.model.rope_deltas = None
             output = self.model.model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True, use_cache=False, **media
@@ -199,13 +215,10 @@ class PlainEmbedder:
 
     def _positions(self, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
         """transformers' own M-RoPE positions, int64 [3, 1, n]."""
-        if "image_grid_thw" not in inputs:
+        grids = {k: v for k, v in inputs.items() if k.endswith("_grid_thw") or k == "second_per_grid_ts"}
+        if not grids:
             return torch.arange(ids.shape[1], device=ids.device).expand(3, 1, -1)
-        positions, _ = self.model.model.get_rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.model.config.image_token_id).int(),
-            image_grid_thw=inputs["image_grid_thw"],
-        )
+        positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=self._kinds(ids), **grids)
         return positions
 
     def _read(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -1,16 +1,28 @@
-"""What a user may pass as a request: text, a picture, or both. Parsing only; nothing is opened here.
+"""What a user may pass as a request: text, pictures, a video, a page of a PDF, or a mix. Parsing only: opens nothing.
 
-An item is a text, a picture (a path, a PIL image, an array, encoded bytes), or a mapping with "text" and "image"
-(one picture) or "images" (several, in order). A string is a picture's path when it ends in a picture's suffix
-and holds no line break; a `pathlib.Path` always is one.
+An item is a text, a picture, a video, a PDF, or a mapping:
+
+    {"text": ..., "image": picture} or {"images": [picture, ...]}
+    {"video": video, "fps": 1.0, "num_frames": 8, "max_pixels": 200_000}   at most one of fps and num_frames for a file
+    {"pdf": document, "page": 3}                                           the page may be left out if there is only one
+
+A picture is a path, an http(s) URL, a data URL, encoded bytes, a PIL image, or a uint8 array [H, W] or [H, W, 3 or 4].
+A video is a path, a URL, a data URL, encoded bytes, a list of pictures of one size, or a uint8 array [T, H, W, 3].
+A PDF is a path, a URL, a data URL or bytes. In a prompt pictures come first, then video, page, text.
+
+A plain string is a path or a URL when it ends in a known suffix (for a PDF also in "#page=3") and holds no line break,
+or a data URL of a known kind; else it is a text. A `pathlib.Path` never is one.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
@@ -18,27 +30,94 @@ from PIL import Image
 from tte_runtime.errors import InputError, one_of
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-KEYS = ("text", "image", "images")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+PDF_SUFFIX = ".pdf"
+VIDEO_KEYS = ("fps", "num_frames", "max_pixels")
+KEYS = ("text", "image", "images", "video", *VIDEO_KEYS, "pdf", "page")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture, in any form."""
+
+    source: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A page of a PDF, shown as a picture.
+
+    Attributes:
+        source: a path, a URL, a data URL or bytes.
+        number: from 1; `None` for a document of one page.
+    """
+
+    source: Any
+    number: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A video, in any form, and what of it is looked at; where nothing is said, the checkpoint's processor decides.
+
+    Attributes:
+        source: a path, a URL, a data URL or bytes of a file; or frames, as a list of pictures or an array [T, H, W, 3].
+        fps: of a file, how many frames a second are looked at; of frames, how many a second they are.
+        num_frames: how many frames are looked at, evenly spread. Given frames are all looked at where it is `None`.
+        max_pixels: most pixels of a frame.
+    """
+
+    source: Any
+    fps: float | None = None
+    num_frames: int | None = None
+    max_pixels: int | None = None
+
+
+Medium = Picture | Page | Video
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A request's content: pictures in order, then text ("" for none)."""
+    """A request's content: media in order, then text ("" for none)."""
 
-    pictures: tuple[Any, ...]
+    media: tuple[Medium, ...]
     text: str
 
 
-def is_picture_path(text: str) -> bool:
-    """Whether a plain string means a picture's path."""
-    return text.lower().endswith(PICTURE_SUFFIXES) and "\n" not in text
+def is_url(value: object) -> bool:
+    """Whether a value is an http(s) URL."""
+    return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
 
 
-def is_picture(value: object) -> bool:
-    """Whether a value is of a kind that pictures come in."""
-    return isinstance(value, (Path, Image.Image, np.ndarray, bytes)) or (
-        isinstance(value, str) and is_picture_path(value)
-    )
+def medium_of(value: object) -> Medium | None:
+    """The picture, video or page that a value given by itself is; `None` where it is none."""
+    if isinstance(value, np.ndarray):
+        return Video(value) if value.ndim == 4 else Picture(value)
+    if isinstance(value, (Image.Image, bytes)):
+        return Picture(value)
+    if isinstance(value, Path):
+        return _named(str(value), value) or Picture(value)
+    return _named(value, value) if isinstance(value, str) else None
+
+
+def _named(name: str, source: str | Path) -> Medium | None:
+    """What a path, a URL or a data URL names, by its suffix or its media type."""
+    if name.startswith("data:"):
+        if name.startswith(("data:image/", "data:video/")):
+            return Picture(source) if name.startswith("data:image/") else Video(source)
+        return Page(source) if name.startswith("data:application/pdf") else None
+    if "\n" in name or (is_url(name) and " " in name):
+        return None
+    found = re.fullmatch(r"(.*\.pdf)(?:#page=(\d+))?", name, re.IGNORECASE)
+    if found:
+        number = None if found[2] is None else int(found[2])
+        return Page(type(source)(found[1]), number)
+    path = (urlsplit(name).path if is_url(name) else name).lower()
+    if path.endswith(PDF_SUFFIX):  # of a URL with a query
+        return Page(source)
+    if path.endswith(VIDEO_SUFFIXES):
+        return Video(source)
+    return Picture(source) if path.endswith(PICTURE_SUFFIXES) else None
 
 
 def parse_item(value: object) -> Item:
@@ -49,15 +128,16 @@ def parse_item(value: object) -> Item:
     """
     if isinstance(value, Mapping):
         item = _from_mapping(value)
-    elif is_picture(value):
-        item = Item((value,), "")
+    elif (medium := medium_of(value)) is not None:
+        item = Item((medium,), "")
     elif isinstance(value, str):
         item = Item((), value)
     else:
         raise InputError(
-            f"a request must be text, a picture, or a mapping with {', '.join(KEYS)}; got {type(value).__name__}."
+            f"a request must be text, a picture, a video, a PDF, or a mapping with {', '.join(KEYS)}; "
+            f"got {type(value).__name__}."
         )
-    if not item.pictures and not item.text.strip():
+    if not item.media and not item.text.strip():
         raise InputError("the request is empty. Give a text, a picture, or both.")
     return item
 
@@ -66,19 +146,60 @@ def _from_mapping(value: Mapping[Any, Any]) -> Item:
     for key in value:
         if key not in KEYS:
             raise InputError(one_of("key of a request", key, KEYS))
-    if "image" in value and "images" in value:
-        raise InputError('a request has either "image" (one picture) or "images" (a list), not both.')
     text = value.get("text")
     if text is not None and not isinstance(text, str):
         raise InputError(f'"text" must be a string, got {type(text).__name__}.')
+    media: list[Medium] = [*_pictures(value), *_video(value), *_page(value)]
+    return Item(tuple(media), text or "")
+
+
+def _pictures(value: Mapping[Any, Any]) -> list[Picture]:
+    if "image" in value and "images" in value:
+        raise InputError('a request has either "image" (one picture) or "images" (a list), not both.')
     pictures = value.get("images")
     if pictures is None:
         pictures = [] if value.get("image") is None else [value["image"]]
     if not isinstance(pictures, (list, tuple)):
         raise InputError(f'"images" must be a list of pictures, got {type(pictures).__name__}. Use "image" for one.')
     for picture in pictures:
-        if not (is_picture(picture) or isinstance(picture, str)):
+        if not isinstance(picture, (str, Path, bytes, Image.Image, np.ndarray)):
             raise InputError(
-                f"a picture must be a path, a PIL image, an array or encoded bytes; got {type(picture).__name__}."
+                "a picture must be a path, a URL, a data URL, encoded bytes, a PIL image or an array; "
+                f"got {type(picture).__name__}."
             )
-    return Item(tuple(pictures), text or "")
+    return [Picture(picture) for picture in pictures]
+
+
+def _video(value: Mapping[Any, Any]) -> list[Video]:
+    source, fps, num_frames, max_pixels = (value.get(key) for key in ("video", *VIDEO_KEYS))
+    if source is None:
+        for key in VIDEO_KEYS:
+            if value.get(key) is not None:
+                raise InputError(f'"{key}" says how a video is looked at, and there is no "video".')
+        return []
+    if not isinstance(source, (str, Path, bytes, np.ndarray, list, tuple)):
+        raise InputError(
+            "a video must be a path, a URL, a data URL, encoded bytes, a list of pictures or an array [T, H, W, 3]; "
+            f"got {type(source).__name__}."
+        )
+    for name, number in (("num_frames", num_frames), ("max_pixels", max_pixels)):
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise InputError(f'"{name}" must be a number from 1, got {number!r}.')
+    if fps is not None and (not isinstance(fps, (int, float)) or isinstance(fps, bool) or not 0 < fps < math.inf):
+        raise InputError(f'"fps" must be a positive number of frames a second, got {fps!r}.')
+    if fps is not None and num_frames is not None and not isinstance(source, (np.ndarray, list, tuple)):
+        raise InputError('"fps" and "num_frames" of a video file contradict each other. Give one of them.')
+    return [Video(source, fps, num_frames, max_pixels)]
+
+
+def _page(value: Mapping[Any, Any]) -> list[Page]:
+    source, number = value.get("pdf"), value.get("page")
+    if source is None:
+        if number is not None:
+            raise InputError('"page" is a page of a "pdf", and there is none.')
+        return []
+    if not isinstance(source, (str, Path, bytes)):
+        raise InputError(f'a "pdf" must be a path, a URL, a data URL or bytes; got {type(source).__name__}.')
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+        raise InputError(f'"page" must be a number from 1, got {number!r}.')
+    return [Page(source, number)]

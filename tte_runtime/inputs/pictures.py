@@ -7,7 +7,6 @@ to 0.015 when resizing, so the backend is part of a picture's key and of the fin
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,49 @@ from PIL import Image, ImageOps
 from transformers import AutoImageProcessor
 
 from tte_runtime.errors import CheckpointError, PictureError
+from tte_runtime.inputs.sources import locate, name_of
 
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """A picture as the vision tower takes it.
+    """A picture, a video, or a temporal patch of one, as the vision tower takes it. Made by `patches_of`.
 
     Attributes:
         pixels: float32 [t * h * w, patch values].
         grid: (t, h, w) in patches.
         merged: (t, h, w) in merged tokens, as the decoder's positions count them.
-        key: digest of pixels, grid and backend.
+        key: digest of pixels, grid, timing and backend.
+        interval: positions of the time axis from one temporal patch to the next.
+        is_video: it stands behind video placeholders.
     """
 
     pixels: torch.Tensor
     grid: tuple[int, int, int]
     merged: tuple[int, int, int]
     key: bytes
+    interval: float = 1.0
+    is_video: bool = False
 
     @property
     def num_tokens(self) -> int:
         """Placeholder tokens in the prompt."""
         t, h, w = self.merged
         return t * h * w
+
+
+def patches_of(
+    pixels: torch.Tensor,
+    grid: tuple[int, int, int],
+    merge: int,
+    backend: str,
+    interval: float = 1.0,
+    is_video: bool = False,
+) -> Patches:
+    """Patches with their key; `merge` patches a side become one token, `backend` made the pixels."""
+    t, h, w = grid
+    digest = hashlib.sha256(f"{backend}|{t},{h},{w}|{interval}|".encode())
+    digest.update(pixels.numpy().tobytes())
+    return Patches(pixels, grid, (t, h // merge, w // merge), digest.digest(), interval, is_video)
 
 
 class PictureReader:
@@ -57,35 +76,36 @@ class PictureReader:
         if not (folder / "preprocessor_config.json").is_file():
             raise CheckpointError(f"{folder} has no preprocessor_config.json. Copy it from the base model.")
         try:
-            self._processor = AutoImageProcessor.from_pretrained(folder)
+            self.processor: Any = AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the image processor of {folder} cannot be loaded: {error}") from error
-        self.backend = type(self._processor).__name__
+        self.backend = type(self.processor).__name__
 
     def read(self, picture: Any) -> Patches:
-        """Patches of one picture; raises PictureError where it is missing, broken or too slender."""
-        image = open_picture(picture)
+        """Patches of one picture, in any form; raises PictureError where it is missing, broken or too slender."""
+        return self.patches(open_picture(picture))
+
+    def patches(self, image: Image.Image) -> Patches:
+        """Patches of an opened picture; raises PictureError where it is too slender."""
         try:
-            batch = self._processor(images=[image], return_tensors="pt")
+            batch = self.processor(images=[image], return_tensors="pt")
         except ValueError as error:
             size = f"{image.width} x {image.height}"
             raise PictureError(f"a picture of {size} pixels cannot be used: {error}.") from error
         t, h, w = (int(size) for size in batch["image_grid_thw"][0])
-        merge = self._processor.merge_size
         pixels = batch["pixel_values"].float().contiguous()
-        digest = hashlib.sha256(f"{self.backend}|{t},{h},{w}|".encode())
-        digest.update(pixels.numpy().tobytes())
-        return Patches(pixels, (t, h, w), (t, h // merge, w // merge), digest.digest())
+        return patches_of(pixels, (t, h, w), self.processor.merge_size, self.backend)
 
 
 def open_picture(picture: Any) -> Image.Image:
     """A picture as PIL, upright and fully decoded.
 
     Args:
-        picture: a path, a PIL image, encoded bytes, or an array [height, width] or [height, width, 3 or 4] of uint8.
+        picture: a path, an http(s) URL, a data URL, encoded bytes, a PIL image, or a uint8 array [height, width] or
+            [height, width, 3 or 4].
 
     Raises:
-        PictureError: it is missing, broken, empty, too large to be decoded safely, or an array of another kind.
+        PictureError: it is missing, broken, empty, cannot be fetched, is too large, or an array of another kind.
     """
     if isinstance(picture, Image.Image):
         image = picture
@@ -99,13 +119,7 @@ def open_picture(picture: Any) -> Image.Image:
 
 
 def _decode(picture: Any) -> Image.Image:
-    if isinstance(picture, bytes):
-        name, source = f"{len(picture)} bytes", io.BytesIO(picture)
-    else:
-        path = Path(picture).expanduser()
-        if not path.is_file():
-            raise PictureError(f"picture {str(picture)!r} does not exist. Check the path.")
-        name, source = repr(str(picture)), path  # type: ignore[assignment]
+    source, name = locate(picture, "picture", PictureError), name_of(picture)
     try:
         with Image.open(source) as image:
             image.load()

@@ -1,4 +1,4 @@
-"""From a recipe's prompt, a text and patches to an `EngineRequest`. Text goes through the model's own tokenizer.
+"""From a recipe's prompt, a text and media to an `EngineRequest`. Text goes through the model's own tokenizer.
 
 Knows recipes and tokens; knows nothing of pages, schedules or towers.
 """
@@ -15,12 +15,11 @@ from transformers import AutoTokenizer
 from tte_runtime.engine.request import EngineRequest, MediaSpan, Readout, Sampling
 from tte_runtime.errors import CheckpointError, InputError, RecipeError
 from tte_runtime.inputs.items import Item
-from tte_runtime.inputs.pictures import Patches, PictureReader
+from tte_runtime.inputs.media import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, MediaReader, Shown
+from tte_runtime.inputs.pictures import Patches
 from tte_runtime.models.rope import mrope_positions
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.types import Priority, Role, Think
-
-VISION_START, IMAGE_PAD, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 
 
 class PromptRenderer:
@@ -29,26 +28,36 @@ class PromptRenderer:
     Args:
         folder: the checkpoint, with its tokenizer and image processor.
         recipe: prompts, stop tokens and suffix.
-        image_token_id: the placeholder's id in the config.
+        config: the checkpoint's transformers config, for its placeholders and the family's way with videos.
 
     Raises:
         CheckpointError: the tokenizer is missing, or disagrees with the config.
         RecipeError: a token of the recipe is not one token of the tokenizer.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, image_token_id: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, config: Any) -> None:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {error}") from error
-        self.pictures = PictureReader(folder)
         self.recipe = recipe
-        if self._token_id(IMAGE_PAD) != image_token_id:
-            raise CheckpointError(f"config.json says image_token_id={image_token_id}, the tokenizer differs.")
+        self.media: MediaReader | None = None  # a checkpoint without a tower reads text only
+        self._pads: dict[str, int] = {}
+        if hasattr(config, "vision_config"):
+            self.media = MediaReader(folder, config)
+            self._pads = {IMAGE_PAD: config.image_token_id, VIDEO_PAD: config.video_token_id}
+        for token, number in self._pads.items():
+            if self._token_id(token) != number:
+                raise CheckpointError(f"config.json says that {token} is {number}, the tokenizer differs.")
         self._stop = frozenset(self._token_id(token) for token in recipe.stop)
         self._close = tuple(self._token_id(token) for token in recipe.close)
         self._suffix = tuple(self._token_id(token) for token in recipe.suffix)
         self._special = sorted(self.tokenizer.get_added_vocab())
+
+    @property
+    def pixel_backend(self) -> str | None:
+        """What makes pixels, for fingerprints; `None` where nothing does."""
+        return None if self.media is None else self.media.pictures.backend
 
     def _token_id(self, token: str) -> int:
         ids = self.tokenizer.encode(token, add_special_tokens=False)
@@ -56,12 +65,12 @@ class PromptRenderer:
             raise RecipeError(f"the recipe needs {token!r} as one token, the tokenizer makes {len(ids)} of it.")
         return int(ids[0])
 
-    def prompt_text(self, role: Role, text: str, pictures: Sequence[Patches]) -> str:
+    def prompt_text(self, role: Role, text: str, shown: Sequence[Shown]) -> str:
         """The prompt as a string, placeholders expanded; raises InputError for special tokens in the text."""
         for token in self._special:
             if token in text:
                 raise InputError(f"the text contains the special token {token!r}. Remove it or write it differently.")
-        media = "".join(VISION_START + IMAGE_PAD * picture.num_tokens + VISION_END for picture in pictures)
+        media = "".join(VISION_START + one.text + VISION_END for one in shown)
         # The text goes in last and is not scanned again, so braces in it mean nothing.
         before, after = self.recipe.roles[role].prompt.replace("{media}", media).split("{text}")
         return before + text + after
@@ -77,7 +86,7 @@ class PromptRenderer:
         arrival: float,
         dim: int | None = None,
     ) -> EngineRequest:
-        """Everything a request needs before the engine: pictures read, prompt tokenised, positions counted.
+        """Everything a request needs before the engine: media read, prompt tokenised, positions counted.
 
         Args:
             item: the content.
@@ -89,13 +98,13 @@ class PromptRenderer:
             dim: leading elements of the vector to keep; `None` keeps all.
 
         Raises:
-            PictureError, InputError: the content cannot be used.
+            PictureError, VideoError, DocumentError, InputError: the content cannot be used.
         """
         began = time.perf_counter()
-        pictures = [self.pictures.read(picture) for picture in item.pictures]
-        ids = self.tokenizer.encode(self.prompt_text(role, item.text, pictures), add_special_tokens=False)
-        media = self._spans(ids, pictures)
-        grids = [(span.start, picture.merged) for span, picture in zip(media, pictures, strict=True)]
+        shown = self._read(item)
+        ids = self.tokenizer.encode(self.prompt_text(role, item.text, shown), add_special_tokens=False)
+        media = self._spans(ids, [patches for one in shown for patches in one.patches])
+        grids = [(span.start, span.handle.merged, span.handle.interval) for span in media]
         positions, delta = mrope_positions(len(ids), grids)
         limit, sampling, deadline = self._thinking(think)
         return EngineRequest(
@@ -115,17 +124,26 @@ class PromptRenderer:
             preprocess_ms=1000 * (time.perf_counter() - began),
         )
 
+    def _read(self, item: Item) -> list[Shown]:
+        if not item.media:
+            return []
+        if self.media is None:
+            kind = type(item.media[0]).__name__.lower()
+            raise InputError(
+                f"this checkpoint reads text only, and the request has a {kind}. Use one with a vision tower."
+            )
+        return [self.media.read(medium) for medium in item.media]
+
     def _thinking(self, think: Think | None) -> tuple[int, Sampling, float | None]:
         if think is None:
             return 0, Sampling(), None
         limit = self.recipe.max_trace_tokens if think.max_tokens is None else think.max_tokens
         return limit, Sampling(think.temperature, think.top_k, think.top_p, think.seed), think.deadline_ms
 
-    def _spans(self, ids: Sequence[int], pictures: Sequence[Patches]) -> tuple[MediaSpan, ...]:
+    def _spans(self, ids: Sequence[int], runs: Sequence[Patches]) -> tuple[MediaSpan, ...]:
         spans, at = [], 0
-        placeholder = self._token_id(IMAGE_PAD)
-        for picture in pictures:
-            at = ids.index(placeholder, at)
-            spans.append(MediaSpan(at, picture.num_tokens, picture.key, picture))
-            at += picture.num_tokens
+        for patches in runs:
+            at = ids.index(self._pads[VIDEO_PAD if patches.is_video else IMAGE_PAD], at)
+            spans.append(MediaSpan(at, patches.num_tokens, patches.key, patches))
+            at += patches.num_tokens
         return tuple(spans)

@@ -17,7 +17,13 @@ from tte_runtime.models.spec import check_family
 
 BUNDLED = ("tte-tiny",)
 WHOLE_FILE_LIMIT = 64 * 2**20  # larger weight files are sampled, or hashing would take longer than loading
-HASHED_FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
+HASHED_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
 
 
 def find_folder(name: str | Path) -> Path:

@@ -34,23 +34,25 @@ class Rope:
         return Rotation(angles.cos(), angles.sin())
 
 
-def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int]]]) -> tuple[torch.Tensor, int]:
-    """Positions of a prompt with pictures, as transformers' `get_rope_index` gives them.
+def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int], float]]) -> tuple[torch.Tensor, int]:
+    """Positions of a prompt with pictures and videos, as transformers' `get_rope_index` gives them.
 
     Args:
         length: tokens of the prompt.
-        spans: (first token, merged grid (t, h, w)) of every picture, in order; its tokens are t * h * w.
+        spans: (first token, merged grid (t, h, w), interval) of every picture or video, in order; its tokens are
+            t * h * w, and temporal patch i stands at the whole part of i * interval on the time axis.
 
     Returns:
         int64 [3, length], and the delta: token i after the prompt stands at position i + delta on all axes.
     """
     positions = torch.empty(3, length, dtype=torch.int64)
     done, position = 0, 0
-    for start, (t, h, w) in spans:
+    for start, (t, h, w), interval in spans:
         text = start - done
         positions[:, done:start] = torch.arange(position, position + text)
         position += text
-        grid = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
+        time = (torch.arange(t) * torch.tensor(interval)).long()  # in float32, as transformers rounds it
+        grid = torch.meshgrid(time, torch.arange(h), torch.arange(w), indexing="ij")
         done = start + t * h * w
         positions[:, start:done] = torch.stack(grid).reshape(3, -1) + position
         position += max(h, w)
