@@ -19,7 +19,7 @@ from tte_runtime.models.checkpoint import read_config, weights_digest
 from tte_runtime.models.decoder import Decoder
 from tte_runtime.models.features import FeatureCache
 from tte_runtime.models.spec import DecoderSpec, decoder_spec
-from tte_runtime.models.vision import VisionTower
+from tte_runtime.models.vision import TOWERS, VisionTower
 from tte_runtime.models.weights import TensorFiles
 from tte_runtime.ops import select_ops
 from tte_runtime.recipes.base import Recipe
@@ -33,14 +33,14 @@ class Model:
     Attributes:
         engine: runs requests.
         renderer: prepares them.
-        vision_cache: the engine's picture features.
+        vision_cache: the engine's picture features; `None` for a checkpoint that reads text only.
         config: options, resolved.
         digest: hash of the checkpoint's files.
     """
 
     engine: Engine
     renderer: PromptRenderer
-    vision_cache: FeatureCache
+    vision_cache: FeatureCache | None
     config: EngineConfig
     digest: str
 
@@ -71,12 +71,14 @@ def load_model(folder: Path, config: EngineConfig, recipe: str | Recipe | None) 
     place: Any = {"device": config.device, "dtype": config.torch_dtype}
     files, ops = TensorFiles(folder), select_ops(config)
     decoder = Decoder.load(files, spec, ops, **place)
-    tower = VisionTower(model_config, files, **place)
+    cache = None
+    if model_config.model_type in TOWERS:
+        cache = FeatureCache(VisionTower(model_config, files, **place), config.vision_cache_mb * 2**20)
     head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
     digest = weights_digest(folder)
-    cache = FeatureCache(tower, config.vision_cache_mb * 2**20)
 
     def features(spans: list[MediaSpan]) -> list[Features]:
+        assert cache is not None, "media are refused at the door where there is no tower"
         return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
 
     engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())

@@ -134,7 +134,8 @@ class Pipeline:
         """Forget cached prefixes and picture features; to be called while nothing is in work."""
         assert self.engine.idle, "caches are cleared between requests"
         self.engine.pool.forget()
-        self.model.vision_cache.clear()
+        if self.model.vision_cache is not None:
+            self.model.vision_cache.clear()
 
     def close(self) -> None:
         """Stop the pools and the loop; what is still in work fails with EngineError. May be called twice."""

@@ -150,7 +150,7 @@ def rewrite(name: str, **fields: Any) -> Any:
     [
         (lambda f: (f / "config.json").unlink(), CheckpointError, "no config.json"),
         (lambda f: (f / "config.json").write_text("{"), CheckpointError, "no JSON"),
-        (rewrite("config.json", model_type="bert"), UnsupportedModelError, "Supported: qwen2_vl"),
+        (rewrite("config.json", model_type="bert"), UnsupportedModelError, "Supported: llama, qwen2"),
         (lambda f: (f / "model.safetensors").unlink(), CheckpointError, "neither model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"xx"), CheckpointError, "no readable safetensors"),
         (lambda f: (f / "head.safetensors").unlink(), CheckpointError, "head.safetensors is missing"),

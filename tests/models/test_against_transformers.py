@@ -98,7 +98,7 @@ def test_angles() -> None:
     config = small_config(hidden_size=128, num_attention_heads=2)
     positions = torch.randint(0, 400, (3, 19))
     cos, sin = Qwen2VLRotaryEmbedding(config.text_config)(torch.zeros(1), positions[:, None])
-    ours = Rope(decoder_spec(config), "cpu")(positions)
+    ours = Rope(decoder_spec(config).rope, "cpu")(positions)
     assert torch.equal(ours.cos, cos[0, :, :32]) and torch.equal(ours.sin, sin[0, :, :32])
 
 
@@ -141,7 +141,7 @@ def test_shards_and_names_make_no_difference(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"use_sliding_window": True, "max_window_layers": 0}, "sliding-window"), ({"rope": "yarn"}, "rope_type")],
+    [({"use_sliding_window": True, "max_window_layers": 0}, "sliding-window"), ({"rope": "dynamic"}, "rope_type")],
 )
 def test_what_is_not_served_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     folder = save(tmp_path / "model", small_config())

@@ -83,7 +83,8 @@ class Runner:
         depth = None
         if self._taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks):
             depth = self._taps.layer
-        return self.decoder.forward(self._embed(batch), positions, layout, self._kv_pages, self._taps, depth)
+        hidden, deepstack = self._embed(batch)
+        return self.decoder.forward(hidden, positions, layout, self._kv_pages, self._taps, depth, deepstack)
 
     def tapped(self, sequences: list[Sequence]) -> torch.Tensor:
         """The kept states of all tokens of some sequences, one after another: [T, C]."""
@@ -91,20 +92,27 @@ class Runner:
         slots = [sequence.slot(i) for sequence in sequences for i in range(sequence.fed)]
         return self._taps.pages[torch.tensor(slots, device=self._device)]
 
-    def _embed(self, batch: Batch) -> torch.Tensor:
+    def _embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The batch's input states, [T, C], and what DeepStack adds to them, [n, T, C], if anything."""
         ids = [token for c in batch.chunks for token in c.sequence.ids[c.start : c.stop]]
         hidden = F.embedding(torch.tensor(ids, device=self._device), self.decoder.embed)
+        deepstack: torch.Tensor | None = None
         if batch.decode:
-            return hidden
+            return hidden, deepstack
         row = 0
         for chunk in batch.chunks:
             for span in chunk.sequence.request.media:
                 first, last = max(chunk.start, span.start), min(chunk.stop, span.start + span.length)
                 if first < last:
                     states = chunk.sequence.features[span.start].states[first - span.start : last - span.start]
-                    hidden[row + first - chunk.start : row + last - chunk.start] = states
+                    rows = slice(row + first - chunk.start, row + last - chunk.start)
+                    hidden[rows] = states[:, 0]
+                    if states.shape[1] > 1:
+                        if deepstack is None:
+                            deepstack = hidden.new_zeros(states.shape[1] - 1, *hidden.shape)
+                        deepstack[:, rows] = states[:, 1:].transpose(0, 1)
             row += len(chunk)
-        return hidden
+        return hidden, deepstack
 
     def _layout(self, batch: Batch) -> tuple[StepLayout, torch.Tensor]:
         """The step's layout and its positions, int64 [3, T]. In a decode step every token is a row of its own."""

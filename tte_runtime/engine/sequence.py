@@ -18,7 +18,12 @@ from tte_runtime.types import FinishReason, ForcedBy
 
 @dataclass(frozen=True)
 class Features:
-    """Vision features of one span: [length, C], and whether the tower had to run for them."""
+    """Vision features of one span, and whether the tower had to run for them.
+
+    Attributes:
+        states: [length, 1 + n, C]: what stands for the tokens' embeddings, and what DeepStack adds after each of the
+            first n layers.
+    """
 
     states: torch.Tensor
     computed: bool

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tte_runtime.engine.request import EngineRequest
 from tte_runtime.errors import OptionError
@@ -78,7 +78,8 @@ class PlainEmbedder:
         folder = find_folder(name_or_path)
         config = read_config(folder)
         chosen = choose_recipe(folder, recipe)
-        model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+        auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+        model = auto.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         head, tap_layer = None, None
         if chosen.readout == "head":
             entry = (read_tte_json(folder) or {})["head"]
@@ -195,7 +196,7 @@ class PlainEmbedder:
             media = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")}
             if media:
                 media["mm_token_type_ids"] = self._kinds(ids)
-            self.model.model.rope_deltas = None
+            self.model.model.rope_deltas = None  # what `generate` left; text models keep none and never read it
             output = self.model.model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True, use_cache=False, **media
             )
@@ -204,7 +205,9 @@ class PlainEmbedder:
             return output.hidden_states[self._layer], first + ids.shape[1]
         rest = ids[:, kept.shape[1] :]
         positions = self._positions(inputs, ids)[:, :, kept.shape[1] :]
-        output = self.model.model.language_model(
+        if self.renderer.media is None:
+            positions = positions[0]  # text models count on one axis
+        output = self.model.get_decoder()(
             inputs_embeds=self.model.get_input_embeddings()(rest),
             position_ids=positions,
             past_key_values=cache,

@@ -18,6 +18,10 @@ from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
 from tte_runtime.ops import Draw, Rotation, StepLayout, TorchOps
 
+# Where a decoder's tensors may stand: as transformers 5 saves models with a tower, as it saves their base models, as
+# the hub's older checkpoints and text models have them, and text models saved without their output embedding.
+PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
+
 
 @dataclass(frozen=True)
 class LayerWeights:
@@ -26,6 +30,8 @@ class LayerWeights:
     input_norm: torch.Tensor  # [C]
     qkv: Any  # [O, C]
     qkv_bias: torch.Tensor | None  # [O]
+    q_norm: torch.Tensor | None  # [D]
+    k_norm: torch.Tensor | None  # [D]
     out: Any  # [C, H * D]
     post_norm: torch.Tensor  # [C]
     gate_up: Any  # [2F, C]
@@ -58,10 +64,15 @@ def load_layer(
             return None
         return place(torch.cat([get(f"self_attn.{x}_proj.bias", n) for x, n in sizes.items()]))
 
+    def head_norm(name: str) -> torch.Tensor | None:
+        return place(get(f"self_attn.{name}_norm.weight", s.head_dim)) if s.qk_norm else None
+
     return LayerWeights(
         input_norm=place(get("input_layernorm.weight", s.hidden_size)),
         qkv=packed(*(get(f"self_attn.{x}_proj.weight", n, s.hidden_size) for x, n in sizes.items())),
         qkv_bias=merged_bias(),
+        q_norm=head_norm("q"),
+        k_norm=head_norm("k"),
         out=packed(get("self_attn.o_proj.weight", s.hidden_size, sizes["q"])),
         post_norm=place(get("post_attention_layernorm.weight", s.hidden_size)),
         gate_up=packed(*(get(f"mlp.{x}_proj.weight", s.intermediate_size, s.hidden_size) for x in ("gate", "up"))),
@@ -82,7 +93,7 @@ class LayerStack:
         self.spec = spec
         self.layers = layers
         self.ops = ops
-        self.rope = Rope(spec, layers[0].input_norm.device)
+        self.rope = Rope(spec.rope, layers[0].input_norm.device)
 
     def forward(
         self,
@@ -92,6 +103,7 @@ class LayerStack:
         kv_pages: torch.Tensor,
         taps: Taps | None = None,
         depth: int | None = None,
+        deepstack: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the layers; keys, values (and tapped states) of the new tokens are written to their slots.
 
@@ -102,6 +114,7 @@ class LayerStack:
             kv_pages: [num layers, 2, N, K, 16, D].
             taps: keep the states after a layer.
             depth: run only so many layers, where nothing above them will be read.
+            deepstack: [n, T, C], added to the states after each of the first n layers; zero but for picture tokens.
 
         Returns:
             [T, C], before the final norm.
@@ -112,6 +125,8 @@ class LayerStack:
             if taps is not None and taps.layer == index:
                 taps.pages[layout.slots] = hidden
             hidden = self._layer(weights, hidden, rotation, layout, kv_pages[index])
+            if deepstack is not None and index < len(deepstack):
+                hidden = hidden + deepstack[index]
         if taps is not None and taps.layer == len(layers):
             taps.pages[layout.slots] = hidden
         return hidden
@@ -126,7 +141,16 @@ class LayerStack:
     ) -> torch.Tensor:
         spec, ops = self.spec, self.ops
         qkv = ops.norm_linear(hidden, w.input_norm, spec.norm_eps, w.qkv, w.qkv_bias, layout)
-        q = ops.rope_write_kv(qkv, rotation, pages, layout, num_heads=spec.num_heads)
+        q = ops.rope_write_kv(
+            qkv,
+            rotation,
+            pages,
+            layout,
+            num_heads=spec.num_heads,
+            q_norm=w.q_norm,
+            k_norm=w.k_norm,
+            eps=spec.norm_eps,
+        )
         mixed = ops.attention(q, pages, layout, scale=spec.head_dim**-0.5)
         hidden = ops.linear_residual(mixed.flatten(1), w.out, hidden, layout)
         gated = ops.norm_swiglu(hidden, w.post_norm, spec.norm_eps, w.gate_up, layout)
@@ -164,7 +188,7 @@ class Decoder(LayerStack):
         def place(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device=device, dtype=dtype).contiguous()
 
-        prefix = files.prefix(spec.prefixes, "embed_tokens.weight")
+        prefix = files.prefix(PREFIXES, "embed_tokens.weight")
         vocab = (spec.vocab_size, spec.hidden_size)
         embed = place(files.get(prefix + "embed_tokens.weight", vocab))
         return cls(

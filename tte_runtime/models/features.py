@@ -36,7 +36,7 @@ class FeatureCache:
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def features(self, pictures: list[HasPatches]) -> list[tuple[torch.Tensor, bool]]:
-        """For every picture its features, [tokens, C], and whether the tower ran for it; each runs once a call."""
+        """For every picture what the tower gives, and whether it ran for it; each picture runs once a call."""
         missing = {picture.key: picture for picture in pictures if picture.key not in self._kept}
         made = dict(
             zip(

@@ -1,4 +1,4 @@
-"""What a family of decoders differs in, as data: from a transformers config to one flat `DecoderSpec`.
+"""What families of decoders differ in, as data: from a transformers config to one flat `DecoderSpec`.
 
 Adding a family is adding a line to `FAMILIES`, if its decoder differs only in the fields of the spec.
 Knows configs; knows no weights.
@@ -6,11 +6,11 @@ Knows configs; knows no weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tte_runtime.errors import CheckpointError, UnsupportedModelError
+from tte_runtime.models.rope import RopeSpec, rope_spec
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,12 @@ class DecoderSpec:
     """Shape and flags of one decoder.
 
     Attributes:
-        mrope_section: pairs of rotary dimensions for (time, height, width); `None` for plain RoPE.
+        rope: how positions turn queries and keys.
         qkv_bias: biases on the projections of q, k and v.
+        qk_norm: an RMSNorm over each head of q and k before the rotation.
+        num_deepstack: after each of so many first layers, features of the tower are added to picture tokens
+            (DeepStack, arXiv 2406.04334, as in Qwen3-VL).
         tied: the output embedding is the input embedding.
-        prefixes: where the decoder's tensors may stand in a checkpoint; the first that exists is taken.
     """
 
     num_layers: int
@@ -32,12 +34,12 @@ class DecoderSpec:
     intermediate_size: int
     vocab_size: int
     norm_eps: float
-    rope_theta: float
-    mrope_section: tuple[int, ...] | None
+    rope: RopeSpec
     qkv_bias: bool
+    qk_norm: bool
+    num_deepstack: int
     tied: bool
     max_context: int
-    prefixes: tuple[str, ...]
 
     @property
     def qkv_size(self) -> int:
@@ -49,36 +51,28 @@ class DecoderSpec:
         return self.num_layers * 2 * self.num_kv_heads * self.head_dim * bytes_per_value
 
 
-def _qwen2_vl(config: Any) -> DecoderSpec:
-    text = config.text_config
-    rope = dict(text.rope_parameters)
-    if rope.get("rope_type", "default") != "default":
-        raise UnsupportedModelError(f"rope_type {rope['rope_type']!r} is not supported for qwen2_vl; only 'default'.")
-    if any(kind != "full_attention" for kind in text.layer_types):
-        raise UnsupportedModelError("sliding-window attention is not supported; set use_sliding_window=false.")
-    head_dim = text.hidden_size // text.num_attention_heads
-    section = tuple(rope["mrope_section"])
-    if 2 * sum(section) != head_dim:
-        raise CheckpointError(f"mrope_section {section} must sum to head_dim / 2 = {head_dim // 2}.")
-    return DecoderSpec(
-        num_layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        num_heads=text.num_attention_heads,
-        num_kv_heads=text.num_key_value_heads,
-        head_dim=head_dim,
-        intermediate_size=text.intermediate_size,
-        vocab_size=text.vocab_size,
-        norm_eps=text.rms_norm_eps,
-        rope_theta=rope["rope_theta"],
-        mrope_section=section,
-        qkv_bias=True,
-        tied=bool(config.tie_word_embeddings),
-        max_context=text.max_position_embeddings,
-        prefixes=("model.language_model.", "language_model.model.", "model."),
-    )
+@dataclass(frozen=True)
+class Family:
+    """What is fixed for a family and its config does not say.
+
+    Attributes:
+        mrope: which pairs of dimensions each axis of M-RoPE turns: a "chunked" run each, or "interleaved"; `None`
+            for plain RoPE.
+    """
+
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    mrope: Literal["chunked", "interleaved"] | None = None
 
 
-FAMILIES: dict[str, Callable[[Any], DecoderSpec]] = {"qwen2_vl": _qwen2_vl}
+FAMILIES = {
+    "llama": Family(),
+    "qwen2": Family(qkv_bias=True),
+    "qwen2_5_vl": Family(qkv_bias=True, mrope="chunked"),
+    "qwen2_vl": Family(qkv_bias=True, mrope="chunked"),
+    "qwen3": Family(qk_norm=True),
+    "qwen3_vl": Family(qk_norm=True, mrope="interleaved"),
+}
 
 
 def check_family(family: object) -> None:
@@ -90,6 +84,45 @@ def check_family(family: object) -> None:
 
 
 def decoder_spec(config: Any) -> DecoderSpec:
-    """The spec of a loaded transformers config; raises UnsupportedModelError for families we do not serve."""
+    """The spec of a loaded transformers config.
+
+    Raises:
+        UnsupportedModelError: another family, or an option of this one that the decoder does not have.
+        CheckpointError: fields of the config contradict each other.
+    """
     check_family(config.model_type)
-    return FAMILIES[config.model_type](config)
+    family = FAMILIES[config.model_type]
+    text = config.get_text_config()  # the config itself where there is no tower
+    _refuse_options(text)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if text.num_attention_heads % text.num_key_value_heads:
+        raise CheckpointError(
+            f"{text.num_attention_heads} attention heads cannot share {text.num_key_value_heads} key/value heads."
+        )
+    return DecoderSpec(
+        num_layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        num_heads=text.num_attention_heads,
+        num_kv_heads=text.num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=text.intermediate_size,
+        vocab_size=text.vocab_size,
+        norm_eps=text.rms_norm_eps,
+        rope=rope_spec(text, head_dim, family.mrope),
+        qkv_bias=family.qkv_bias,
+        qk_norm=family.qk_norm,
+        num_deepstack=len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", ())),
+        tied=bool(config.tie_word_embeddings),
+        max_context=text.max_position_embeddings,
+    )
+
+
+def _refuse_options(text: Any) -> None:
+    """Options that configs of these families can have and that change the decoder's arithmetic."""
+    if any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
+        raise UnsupportedModelError("sliding-window attention is not supported; set use_sliding_window=false.")
+    for option in ("attention_bias", "mlp_bias"):
+        if getattr(text, option, False):
+            raise UnsupportedModelError(f"{option}=true is not supported; no published model of the family has it.")
+    if text.hidden_act != "silu":
+        raise UnsupportedModelError(f"hidden_act {text.hidden_act!r} is not supported; only 'silu'.")

@@ -5,16 +5,20 @@ Knows patches and grids; knows nothing of prompts, caches or files of pictures.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from tte_runtime.errors import CheckpointError
 from tte_runtime.models.weights import TensorFiles
 
-TOWERS = {"qwen2_vl": Qwen2VisionTransformerPretrainedModel}
+TOWERS = {  # by family, the class in transformers' modelling file of that family
+    "qwen2_vl": "Qwen2VisionTransformerPretrainedModel",
+    "qwen2_5_vl": "Qwen2_5_VisionTransformerPretrainedModel",
+    "qwen3_vl": "Qwen3VLVisionModel",
+}
 PREFIXES = ("model.visual.", "visual.")
 
 
@@ -32,10 +36,11 @@ class VisionTower:
     """
 
     def __init__(self, config: Any, files: TensorFiles, *, device: str, dtype: torch.dtype) -> None:
-        vision = config.vision_config
+        family, vision = config.model_type, config.vision_config
         vision._attn_implementation = "sdpa"
+        modelling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
         with torch.device("meta"):
-            tower = TOWERS[config.model_type](vision)
+            tower = getattr(modelling, TOWERS[family])(vision)
         prefix = files.prefix(PREFIXES, "patch_embed.proj.weight")
         state = {name: tensor.to(device, dtype) for name, tensor in files.state_dict(prefix).items()}
         try:
@@ -57,18 +62,20 @@ class VisionTower:
             grids: (t, h, w) in patches, before merging.
 
         Returns:
-            one [t * h * w / merge**2, C] a picture, in the decoder's dtype.
+            one [t * h * w / merge**2, 1 + n, C] a picture, in the decoder's dtype: what stands for the tokens'
+            embeddings, then what DeepStack adds after each of the decoder's first n layers.
         """
         if not pixels:
             return []
         patches = torch.cat(list(pixels)).to(self._device, self._dtype)
         output = self._tower(patches, grid_thw=torch.tensor(grids, device=self._device))
         merged = getattr(output, "pooler_output", output)  # a bare tensor before transformers 5.13
-        return list(merged.split([t * h * w // self._merge for t, h, w in grids]))
+        planes = torch.stack([merged, *getattr(output, "deepstack_features", ())], dim=1)
+        return list(planes.split([t * h * w // self._merge for t, h, w in grids]))
 
 
 def _rotary_arguments(tower: Any, config: Any) -> tuple[Any, ...]:
     """Constructor arguments of the tower's rotary module, which changed between transformers releases."""
     if hasattr(tower.rotary_pos_emb, "config"):
         return (config,)
-    return (config.embed_dim // config.num_heads // 2,)
+    return (getattr(config, "embed_dim", config.hidden_size) // config.num_heads // 2,)

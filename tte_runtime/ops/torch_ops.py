@@ -64,11 +64,14 @@ class TorchOps:
         layout: StepLayout,
         *,
         num_heads: int,
+        q_norm: torch.Tensor | None = None,
+        k_norm: torch.Tensor | None = None,
+        eps: float = 1e-6,
     ) -> torch.Tensor:
-        """Rotate q and k by halves, in place, write k and v to their slots, return q.
+        """Norm q and k where weights are given, rotate them by halves, write k and v to their slots, return q.
 
         Args:
-            qkv: [T, (H + 2K) * D]. pages: [2, N, K, 16, D].
+            qkv: [T, (H + 2K) * D], overwritten. pages: [2, N, K, 16, D]. q_norm, k_norm: [D], both or neither.
 
         Returns:
             q, [T, H, D].
@@ -76,6 +79,9 @@ class TorchOps:
         num_kv_heads, head_dim = pages.shape[2], pages.shape[4]
         heads = qkv.view(qkv.shape[0], -1, head_dim)
         turning = heads[:, : num_heads + num_kv_heads]
+        if q_norm is not None and k_norm is not None:
+            heads[:, :num_heads] = self.rms_norm(heads[:, :num_heads], q_norm, eps)
+            turning[:, num_heads:] = self.rms_norm(turning[:, num_heads:], k_norm, eps)
         cos, sin = rotation.whole
         rolled = turning.roll(head_dim // 2, dims=-1)
         if turning.dtype == cos.dtype:

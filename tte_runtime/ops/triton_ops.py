@@ -100,9 +100,22 @@ class TritonOps(TorchOps):
         layout: StepLayout,
         *,
         num_heads: int,
+        q_norm: torch.Tensor | None = None,
+        k_norm: torch.Tensor | None = None,
+        eps: float = 1e-6,
     ) -> torch.Tensor:
-        """Rotate q and k, write k and v to their slots, return q."""
-        return rope_write_kv(qkv, rotation.cos, rotation.sin, pages, layout.slots, num_heads=num_heads)
+        """Norm q and k where weights are given, rotate them, write k and v to their slots, return q."""
+        return rope_write_kv(
+            qkv,
+            rotation.cos,
+            rotation.sin,
+            pages,
+            layout.slots,
+            num_heads=num_heads,
+            q_norm=q_norm,
+            k_norm=k_norm,
+            eps=eps,
+        )
 
     def attention(self, q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, *, scale: float) -> torch.Tensor:
         """Causal attention of the new tokens over their sequences' pages."""
