@@ -19,14 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from tte_runtime.batching import in_order
-from tte_runtime.config import EngineConfig
-from tte_runtime.engine.request import EngineResult
-from tte_runtime.errors import BatchError, OptionError, one_of
-from tte_runtime.inputs.items import parse_item
-from tte_runtime.loading import load_model
+from tte_runtime.errors import BatchError, InputError, OptionError, one_of
+from tte_runtime.flow import Outcome
+from tte_runtime.inputs.items import Item, parse_item
 from tte_runtime.models.checkpoint import find_folder
-from tte_runtime.pipeline import Pending, Pipeline
+from tte_runtime.pending import Pending
+from tte_runtime.pipeline import Pipeline
+from tte_runtime.reasoners.base import Reasoner
 from tte_runtime.recipes.base import Recipe
+from tte_runtime.streaming import trace_tokens
+from tte_runtime.system import load_system
+from tte_runtime.traces.store import TraceStore
 from tte_runtime.types import Priority, Result, Role, Think, TraceToken, check_priority, check_role
 
 
@@ -39,29 +42,36 @@ class Embedder:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self.config = pipeline.model.config
-        identity = json.dumps(pipeline.model.identity, sort_keys=True)
-        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        self.recipe: Recipe = pipeline.renderer.recipe
-        self._tokenizer = pipeline.renderer.tokenizer
+        self._writer = pipeline.writer
+        identity = pipeline.model.identity if self._writer is None else [pipeline.model.identity, self._writer.identity]
+        self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        self.recipe: Recipe = pipeline.recipe
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, recipe: str | Recipe | None = None, **options: Any
+        cls,
+        name_or_path: str | Path,
+        *,
+        recipe: str | Recipe | None = None,
+        reasoner: Reasoner | None = None,
+        traces: str | Path | TraceStore | None = None,
+        **options: Any,
     ) -> Embedder:
         """Load a checkpoint.
 
         Args:
             name_or_path: a bundled checkpoint ("tte-tiny"), a folder, or a model id of the Hugging Face hub.
             recipe: a recipe or its name, where the checkpoint does not say or another is wanted.
+            reasoner: writes the traces in the embedder's stead: a `LocalReasoner` or a `RemoteReasoner`.
+            traces: where traces are kept and looked up before one is written: a file, or an open `TraceStore`.
             **options: fields of `EngineConfig`: device, dtype, max_context, kv_cache_tokens, max_batch_size, ...
 
         Raises:
             CheckpointError: no such checkpoint, or its files do not fit together.
             UnsupportedModelError: a model family without a decoder here. RecipeError: no recipe fits.
-            OptionError: an unknown option, or one out of range.
+            OptionError: an unknown option, or one out of range. TraceStoreError: `traces` is no store of ours.
         """
-        config = EngineConfig.from_options(**options)
-        return cls(Pipeline(load_model(find_folder(name_or_path), config, recipe)))
+        return cls(load_system(find_folder(name_or_path), recipe, reasoner, traces, options))
 
     @property
     def embedding_dim(self) -> int:
@@ -85,7 +95,8 @@ class Embedder:
 
         Args:
             items: a text, a picture, a video, a page of a PDF, a mapping with "text" and "image", "images", "video"
-                or "pdf", or a list of these; `tte_runtime.inputs.items` has every form.
+                or "pdf" (and "trace", where one was written elsewhere), or a list of these;
+                `tte_runtime.inputs.items` has every form.
             role: "query" or "document".
             think: `None` does as the recipe does for the role; False embeds at once; True or `Think(...)` thinks.
             priority: "interactive" overtakes "corpus".
@@ -110,7 +121,7 @@ class Embedder:
 
         def submit(item: Any) -> Pending:
             return self._pipeline.submit(
-                parse_item(item),
+                self._parse(item, think),
                 role,
                 thinking,
                 priority=priority,
@@ -192,29 +203,21 @@ class Embedder:
         """
         check_role(role), check_priority(priority)
         self._check_dim(truncate_dim)
-        events: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        events: queue.SimpleQueue[tuple[int, int | str] | None] = queue.SimpleQueue()
         pending = self._pipeline.submit(
-            parse_item(item),
+            self._parse(item, think),
             role,
             self._thinking(role, think),
             priority=priority,
             normalize=normalize_embeddings,
             dim=truncate_dim,
-            on_token=lambda index, token: events.put((index, token)),
+            on_piece=lambda index, piece: events.put((index, piece)),
         )
         pending.add_done_callback(lambda: events.put(None))
 
         def generate() -> Iterator[TraceToken | Result]:
             try:
-                ids: list[int] = []
-                shown = ""
-                while (event := events.get()) is not None:
-                    ids.append(event[1])
-                    text = self._trace_text(ids)
-                    if text.endswith("\ufffd"):  # half of a character: wait for the rest of its bytes
-                        text = shown
-                    yield TraceToken(index=event[0], id=event[1], text=text[len(shown) :])
-                    shown = text
+                yield from trace_tokens(iter(events.get, None), self._trace_text)
                 yield self._result(pending.result())
             finally:
                 pending.cancel()
@@ -246,15 +249,25 @@ class Embedder:
         self.close()
 
     def _thinking(self, role: Role, think: Think | bool | None) -> Think | None:
-        if think is False or (think is None and not self.recipe.roles[role].think):
+        by_itself = self.recipe.roles[role].think if self._writer is None else self._writer.thinks(role)
+        if think is False or (think is None and not by_itself):
             return None
-        if not self.recipe.stop:
-            raise OptionError(f"recipe {self.recipe.name!r} cannot think: it has no stop token. Use think=False.")
+        if self._writer is None and not self.recipe.stop:
+            raise OptionError(
+                f"recipe {self.recipe.name!r} cannot think: it has no stop token. Use think=False, or give a reasoner."
+            )
         if think is None or think is True:
-            return Think()
+            return Think() if self._writer is None else self._writer.think
         if not isinstance(think, Think):
             raise OptionError(f"think must be None, a bool or Think(...), got {think!r}.")
         return None if think.max_tokens == 0 else think
+
+    @staticmethod
+    def _parse(item: Any, think: Think | bool | None) -> Item:
+        parsed = parse_item(item)
+        if parsed.trace is not None and (think is False or (isinstance(think, Think) and think.max_tokens == 0)):
+            raise InputError("the request has a trace, and think=False embeds without one. Drop one of them.")
+        return parsed
 
     def _window(self, batch_size: int | None) -> int:
         if batch_size is None:
@@ -268,21 +281,23 @@ class Embedder:
             raise OptionError(f"truncate_dim must be in 1..{self.embedding_dim}, got {dim}.")
 
     def _trace_text(self, ids: Sequence[int]) -> str:
-        """The trace as text, without the token that stopped it."""
-        stop = {self._tokenizer.convert_tokens_to_ids(token) for token in self.recipe.stop}
-        shown = ids[:-1] if ids and ids[-1] in stop else ids
-        return str(self._tokenizer.decode(shown))
+        """A trace as text, in the tokenizer of the model that writes it."""
+        return self._pipeline.tokens.text(ids) if self._writer is None else self._writer.text(ids)
 
-    def _result(self, done: EngineResult) -> Result:
+    def _result(self, outcome: Outcome) -> Result:
+        done, trace, written = outcome.embedded, outcome.trace, outcome.written
         return Result(
             vector=done.vector,
-            trace=self._trace_text(done.trace_ids),
-            trace_ids=done.trace_ids,
-            finish_reason=done.finish_reason,
-            forced_by=done.forced_by,
+            trace=trace.text if trace else "",
+            trace_ids=done.trace_ids or (trace.ids if trace else ()),
+            finish_reason=trace.finish_reason if trace else done.finish_reason,
+            forced_by=trace.forced_by if trace else done.forced_by,
             counts=done.counts,
             timings=done.timings,
             fingerprint=self.fingerprint,
+            trace_from=outcome.trace_from,
+            reasoner_counts=written.counts if written else None,
+            reasoner_timings=written.timings if written else None,
         )
 
 

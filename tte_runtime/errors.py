@@ -6,12 +6,15 @@
     │   ├── PictureError   a picture is missing, broken or of an unknown kind
     │   ├── VideoError     a video is missing, broken, empty, or too long for the model
     │   ├── DocumentError  a PDF is missing or broken, or has no such page
+    │   ├── TraceError     a trace cannot be used: empty, too long, or with tokens that no trace may have
     │   └── ContextError   a prompt does not fit the model's context or the cache
     ├── CheckpointError    a folder is no checkpoint, or its parts disagree      (ValueError)
     │   ├── UnsupportedModelError   a model family we have no decoder for
     │   └── RecipeError             no recipe fits, or the recipe does not fit the checkpoint
+    ├── TraceStoreError    a store of traces is broken, foreign, or cannot be written   (ValueError)
     ├── IndexFileError     an index is missing, broken or of another fingerprint (ValueError)
     ├── MissingExtraError  an optional dependency is not installed               (ImportError)
+    ├── ReasonerError      a remote reasoner cannot be reached, failed, or answered nonsense (RuntimeError)
     ├── EngineError        the engine failed while it worked on a request        (RuntimeError)
     └── BatchError         some requests of a batch failed; carries the results of the others
 
@@ -48,6 +51,10 @@ class DocumentError(InputError):
     """A PDF is missing or broken, or has no such page."""
 
 
+class TraceError(InputError):
+    """A trace cannot be used: it is empty, too long, or has tokens that no trace may have."""
+
+
 class ContextError(InputError):
     """A prompt, with the trace it may write, does not fit the context or the KV cache."""
 
@@ -64,12 +71,20 @@ class RecipeError(CheckpointError):
     """No recipe fits the checkpoint, or the named one does not."""
 
 
+class TraceStoreError(TteError, ValueError):
+    """A store of traces is broken, belongs to another program, or cannot be read or written."""
+
+
 class IndexFileError(TteError, ValueError):
     """An index on disk is missing, broken, or was built by another model."""
 
 
 class MissingExtraError(TteError, ImportError):
     """An optional dependency is needed; the message has the install command."""
+
+
+class ReasonerError(TteError, RuntimeError):
+    """A remote reasoner cannot be reached, failed after all retries, or gave an answer that is no trace."""
 
 
 class EngineError(TteError, RuntimeError):

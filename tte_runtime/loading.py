@@ -33,7 +33,8 @@ class Model:
     Attributes:
         engine: runs requests.
         renderer: prepares them.
-        vision_cache: the engine's picture features; `None` for a checkpoint that reads text only.
+        vision_cache: the tower behind a cache, shared by models whose towers are equal; `None` for a checkpoint that
+            reads text only.
         config: options, resolved.
         digest: hash of the checkpoint's files.
     """
@@ -49,14 +50,24 @@ class Model:
         """Everything that decides what the model makes of a request, as JSON can hold it."""
         return [self.digest, self.renderer.recipe.to_json(), self.renderer.pixel_backend, self.config.dtype]
 
+    def clear_caches(self) -> None:
+        """Forget cached prefixes and picture features; to be called while nothing is in work."""
+        assert self.engine.idle, "caches are cleared between requests"
+        self.engine.pool.forget()
+        if self.vision_cache is not None:
+            self.vision_cache.clear()
 
-def load_model(folder: Path, config: EngineConfig, recipe: str | Recipe | None) -> Model:
+
+def load_model(
+    folder: Path, config: EngineConfig, recipe: str | Recipe | None, *, beside: Model | None = None
+) -> Model:
     """Load a checkpoint folder.
 
     Args:
         folder: a Hugging Face checkpoint.
         config: options, "auto" allowed.
         recipe: a recipe, its name, or `None` for what the checkpoint says.
+        beside: a loaded model that gets the same pictures: where the towers are equal, they go through its tower, once.
 
     Raises:
         CheckpointError, UnsupportedModelError, RecipeError, OptionError: before anything large is read, where possible.
@@ -76,13 +87,16 @@ def load_model(folder: Path, config: EngineConfig, recipe: str | Recipe | None) 
         cache = FeatureCache(VisionTower(model_config, files, **place), config.vision_cache_mb * 2**20)
     head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
     digest = weights_digest(folder)
+    if cache is not None and beside is not None and beside.vision_cache is not None:
+        if cache.tower.same_as(beside.vision_cache.tower):
+            cache = beside.vision_cache  # the copy just loaded is let go
 
     def features(spans: list[MediaSpan]) -> list[Features]:
         assert cache is not None, "media are refused at the door where there is no tower"
         return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
 
     engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
-    return Model(engine, renderer, cache, config, digest)
+    return Model(engine, renderer, tower, cache, config, digest)
 
 
 def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:

@@ -1,87 +1,57 @@
-"""Between the door and the engine: a pool that prepares requests, and the loop that runs them.
+"""Between the door and the engines: a pool that prepares requests, and the loop that runs them.
 
-Pictures are decoded and resized and prompts tokenised in threads beside the engine's loop, never in it; corpus
+Pictures are decoded and resized and prompts tokenised in threads beside the engines' loop, never in it; corpus
 jobs have a pool of their own, so that they cannot hold up an interactive request. Knows no vectors' meaning.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from tte_runtime.engine.loop import EngineLoop
-from tte_runtime.engine.request import EngineResult, Listener
 from tte_runtime.errors import EngineError
+from tte_runtime.flow import Flow
 from tte_runtime.inputs.items import Item
+from tte_runtime.inputs.trace_tokens import TraceTokens
 from tte_runtime.loading import Model
+from tte_runtime.pending import Pending
+from tte_runtime.reasoners.base import Ask, Writer
+from tte_runtime.traces.store import TraceStore
 from tte_runtime.types import Priority, Role, Think
 
 
-class Pending:
-    """A request on its way: wait for its result, or give it up.
-
-    It is settled once, by whoever comes first: the engine, a failed preparation, `cancel`, or `Pipeline.close`.
-    """
-
-    def __init__(self) -> None:
-        self._future: Future[EngineResult] = Future()
-        self._on_cancel: Callable[[], None] | None = None
-        self._lock = threading.Lock()
-
-    def result(self) -> EngineResult:
-        """Wait for the result; raises what the request failed with."""
-        return self._future.result()
-
-    @property
-    def done(self) -> bool:
-        """There is a result, or an error."""
-        return self._future.done()
-
-    def add_done_callback(self, call: Callable[[], object]) -> None:
-        """Call when the request is settled, on the thread that settles it."""
-        self._future.add_done_callback(lambda future: call())
-
-    def cancel(self) -> None:
-        """Give the request up wherever it is; its pages are freed between two steps."""
-        self.fail(EngineError("the request was cancelled."))
-        with self._lock:
-            on_cancel = self._on_cancel
-        if on_cancel is not None:
-            on_cancel()
-
-    def succeed(self, result: EngineResult) -> None:
-        """Settle with a result, unless it is settled."""
-        with contextlib.suppress(InvalidStateError):
-            self._future.set_result(result)
-
-    def fail(self, error: Exception) -> None:
-        """Settle with an error, unless it is settled."""
-        with contextlib.suppress(InvalidStateError):
-            self._future.set_exception(error)
-
-    def in_engine(self, cancel: Callable[[], None]) -> None:
-        """The engine has taken the request over, and `cancel` would drop it there."""
-        with self._lock:
-            self._on_cancel = cancel
-        if self.done:
-            cancel()
-
-
 class Pipeline:
-    """One loaded checkpoint, ready to take requests from any thread.
+    """A loaded system, ready to take requests from any thread.
 
     Args:
-        model: ready to run.
+        model: embeds, and thinks where no reasoner does.
+        loop: drives the engines of all models.
+        writer: the reasoner, or `None` where there is none.
+        store: where traces are kept, or `None`.
+        owns_store: it is closed with the pipeline.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(
+        self,
+        model: Model,
+        loop: EngineLoop,
+        writer: Writer | None = None,
+        store: TraceStore | None = None,
+        *,
+        owns_store: bool = False,
+    ) -> None:
         self.model = model
+        self.loop = loop
+        self.writer = writer
+        self.store = store
+        self._owns_store = owns_store
         self.engine = model.engine
         self.renderer = model.renderer
-        self._loop = EngineLoop([model.engine])
+        self.recipe = model.renderer.recipe
+        self.tokens = TraceTokens(model.renderer)
         self._lock = threading.Lock()
         self._closed = False
         self._open: set[Pending] = set()
@@ -89,6 +59,11 @@ class Pipeline:
             priority: ThreadPoolExecutor(model.config.preprocess_workers, thread_name_prefix=f"tte-prepare-{priority}")
             for priority in ("interactive", "corpus")
         }
+
+    @property
+    def thinks_itself(self) -> bool:
+        """The embedder writes its traces on the way to its vectors."""
+        return self.writer is None and bool(self.recipe.stop)
 
     def submit(
         self,
@@ -99,28 +74,25 @@ class Pipeline:
         priority: Priority,
         normalize: bool,
         dim: int | None = None,
-        on_token: Callable[[int, int], None] = lambda index, token: None,
+        on_piece: Callable[[int, int | str], None] = lambda index, piece: None,
     ) -> Pending:
         """Take a request in and return at once; errors of its preparation come with its result.
 
         Raises:
             EngineError: the pipeline is closed.
         """
-        arrival = time.perf_counter()
         pending = Pending()
+        ask = Ask(item, role, think or Think(), priority, time.perf_counter())
+        thinking = think is not None or item.trace is not None
+        flow = Flow(self, ask, thinking=thinking, normalize=normalize, pending=pending, on_piece=on_piece)
 
         def prepare() -> None:
             if pending.done:
                 return
             try:
-                request = self.renderer.render(
-                    item, role, think, priority=priority, normalize=normalize, arrival=arrival, dim=dim
-                )
-                ticket = self._loop.submit(request, Listener(pending.succeed, pending.fail, on_token))
+                flow.start()
             except Exception as error:
                 pending.fail(error)
-            else:
-                pending.in_engine(lambda: self._loop.cancel(ticket))
 
         with self._lock:
             if self._closed:
@@ -130,19 +102,26 @@ class Pipeline:
         pending.add_done_callback(lambda: self._open.discard(pending))
         return pending
 
+    def run(self, priority: Priority, work: Callable[[], object]) -> None:
+        """Do something for a request beside the loop; raises RuntimeError once the pipeline is closed."""
+        self._pools[priority].submit(work)
+
     def clear_caches(self) -> None:
         """Forget cached prefixes and picture features; to be called while nothing is in work."""
-        assert self.engine.idle, "caches are cleared between requests"
-        self.engine.pool.forget()
-        if self.model.vision_cache is not None:
-            self.model.vision_cache.clear()
+        self.model.clear_caches()
+        if self.writer is not None:
+            self.writer.clear_caches()
 
     def close(self) -> None:
-        """Stop the pools and the loop; what is still in work fails with EngineError. May be called twice."""
+        """Stop all threads; requests still in work fail with EngineError. May be called twice."""
         with self._lock:
             self._closed = True
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
-        self._loop.close()
+        if self.writer is not None:
+            self.writer.close()
+        self.loop.close()
+        if self.store is not None and self._owns_store:
+            self.store.close()
         for pending in list(self._open):
             pending.fail(EngineError("the embedder was closed while the request was in work."))

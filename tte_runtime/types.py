@@ -17,6 +17,7 @@ from tte_runtime.errors import OptionError, one_of
 Role = Literal["query", "document"]
 Priority = Literal["interactive", "corpus"]
 FinishReason = Literal["stop", "forced", "no_trace"]
+TraceFrom = Literal["written", "stored", "given"]
 ForcedBy = Literal["max_tokens", "deadline"]
 
 ROLES: tuple[str, ...] = ("query", "document")
@@ -99,6 +100,7 @@ class Timings:
         prefill: steps over the prompt (without the tower).
         decode: steps over trace and suffix.
         readout: pooling or the embedding head, and the copy to the host.
+        reasoner: the trace's stay in another model; `Result.reasoner_timings` has its stages.
         total: from arrival to the finished vector.
     """
 
@@ -108,6 +110,7 @@ class Timings:
     prefill: float = 0.0
     decode: float = 0.0
     readout: float = 0.0
+    reasoner: float = 0.0
     total: float = 0.0
 
 
@@ -118,14 +121,18 @@ class Result:
     Attributes:
         vector: float32 [E], L2-normalised unless asked otherwise.
         trace: the trace as text, without special tokens.
-        trace_ids: the sampled token ids, the stop token included.
-        finish_reason: "stop" (the model ended its trace), "forced" (a limit closed it, see `forced_by`),
+        trace_ids: its token ids in the tokenizer of the model that wrote it, the stop token included; empty where they
+            are not known: from an endpoint, or given as text.
+        finish_reason: "stop" (the trace was ended by its writer), "forced" (a limit closed it, see `forced_by`),
             or "no_trace" (no thinking was asked for).
         forced_by: "max_tokens" or "deadline" where the trace was forced to an end.
-        counts: tokens computed, cached and replayed.
+        counts: tokens computed, cached and replayed; where a reasoner writes, its trace counts as prompt here.
         timings: milliseconds a stage.
         fingerprint: identifies everything that decides the vector: weights, recipe, processor, precision.
             Vectors of different fingerprints must not meet in one index.
+        trace_from: "written" for this request, "stored" by an earlier one, or "given" with it; `None` without a trace.
+        reasoner_counts, reasoner_timings: what the reasoner did for this request; `None` where it was not asked. An
+            endpoint's counts are those it reports, its prefill is the time to its first piece.
     """
 
     vector: NDArray[np.float32]
@@ -136,20 +143,23 @@ class Result:
     counts: Counts
     timings: Timings
     fingerprint: str
+    trace_from: TraceFrom | None = None
+    reasoner_counts: Counts | None = None
+    reasoner_timings: Timings | None = None
 
 
 @dataclass(frozen=True)
 class TraceToken:
-    """One token of a trace as it is written.
+    """One token of a trace as it is written, or a longer piece that came as text.
 
     Attributes:
         index: position within the trace, from 0.
-        id: token id.
+        id: token id; `None` where the text came whole: from an endpoint, stored, or given.
         text: the text this token adds ("" while a multi-byte character is incomplete, and for special tokens).
     """
 
     index: int
-    id: int
+    id: int | None
     text: str
 
 

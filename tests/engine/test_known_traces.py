@@ -33,7 +33,7 @@ def run_all(embedder: Embedder, requests: list[EngineRequest]) -> list[EngineRes
 
     for i, request in enumerate(requests):
         listener = Listener(on_result=lambda r, i=i: settle(i, r), on_error=lambda e, i=i: settle(i, e))
-        embedder._pipeline._loop.submit(request, listener)
+        embedder._pipeline.loop.submit(request, listener)
     for _ in requests:
         assert done.acquire(timeout=60)
     return [results[i] for i in range(len(requests))]

@@ -70,7 +70,7 @@ def run(embedder: Embedder, request: Any) -> EngineResult:
         results.append(outcome)
         done.set()
 
-    embedder._pipeline._loop.submit(request, Listener(on_result=settle, on_error=settle))
+    embedder._pipeline.loop.submit(request, Listener(on_result=settle, on_error=settle))
     assert done.wait(60)
     assert isinstance(results[0], EngineResult), results[0]
     return results[0]

@@ -25,7 +25,7 @@ class EngineLoop:
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        self.engines = tuple(engines)
+        self.engines = list(engines)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets = itertools.count()
         self._numbers: dict[int, tuple[Engine, int]] = {}  # ticket -> the engine's number; on the loop's thread only
@@ -33,6 +33,11 @@ class EngineLoop:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    def add(self, engine: Engine) -> None:
+        """Drive one more engine; to be called before the first request."""
+        assert self._thread is None, "engines are added before the loop runs"
+        self.engines.append(engine)
 
     def submit(self, request: EngineRequest, listener: Listener, engine: Engine | None = None) -> int:
         """Hand a request over, from any thread, a listener's included. Never blocks.

@@ -5,6 +5,7 @@ An item is a text, a picture, a video, a PDF, or a mapping:
     {"text": ..., "image": picture} or {"images": [picture, ...]}
     {"video": video, "fps": 1.0, "num_frames": 8, "max_pixels": 200_000}   at most one of fps and num_frames for a file
     {"pdf": document, "page": 3}                                           the page may be left out if there is only one
+    {"text": ..., "trace": "..."} or {..., "trace": [token id, ...]}       a trace that was written elsewhere
 
 A picture is a path, an http(s) URL, a data URL, encoded bytes, a PIL image, or a uint8 array [H, W] or [H, W, 3 or 4].
 A video is a path, a URL, a data URL, encoded bytes, a list of pictures of one size, or a uint8 array [T, H, W, 3].
@@ -27,13 +28,13 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from tte_runtime.errors import InputError, one_of
+from tte_runtime.errors import InputError, TraceError, one_of
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 PDF_SUFFIX = ".pdf"
 VIDEO_KEYS = ("fps", "num_frames", "max_pixels")
-KEYS = ("text", "image", "images", "video", *VIDEO_KEYS, "pdf", "page")
+KEYS = ("text", "image", "images", "video", *VIDEO_KEYS, "pdf", "page", "trace")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +79,11 @@ Medium = Picture | Page | Video
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A request's content: media in order, then text ("" for none)."""
+    """A request's content: media in order, then text ("" for none), and a trace that was written elsewhere, if any."""
 
     media: tuple[Medium, ...]
     text: str
+    trace: str | tuple[int, ...] | None = None
 
 
 def is_url(value: object) -> bool:
@@ -150,7 +152,7 @@ def _from_mapping(value: Mapping[Any, Any]) -> Item:
     if text is not None and not isinstance(text, str):
         raise InputError(f'"text" must be a string, got {type(text).__name__}.')
     media: list[Medium] = [*_pictures(value), *_video(value), *_page(value)]
-    return Item(tuple(media), text or "")
+    return Item(tuple(media), text or "", _trace(value.get("trace")))
 
 
 def _pictures(value: Mapping[Any, Any]) -> list[Picture]:
@@ -203,3 +205,16 @@ def _page(value: Mapping[Any, Any]) -> list[Page]:
     if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
         raise InputError(f'"page" must be a number from 1, got {number!r}.')
     return [Page(source, number)]
+
+
+def _trace(trace: Any) -> str | tuple[int, ...] | None:
+    if trace is None:
+        return None
+    if isinstance(trace, str) and trace.strip():
+        return trace
+    if isinstance(trace, (list, tuple)) and trace:
+        if all(isinstance(token, int) and not isinstance(token, bool) for token in trace):
+            return tuple(trace)
+    elif isinstance(trace, (str, list, tuple)):
+        raise TraceError('"trace" is empty. Give a text or token ids, or leave it out to have one written.')
+    raise TraceError(f'"trace" must be a text or a list of token ids, got {type(trace).__name__}.')

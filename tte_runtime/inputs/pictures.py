@@ -7,6 +7,7 @@ to 0.015 when resizing, so the backend is part of a picture's key and of the fin
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class PictureReader:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the image processor of {folder} cannot be loaded: {error}") from error
         self.backend = type(self.processor).__name__
+        self.settings: dict[str, Any] = json.loads(self.processor.to_json_string())
 
     def read(self, picture: Any) -> Patches:
         """Patches of one picture, in any form; raises PictureError where it is missing, broken or too slender."""

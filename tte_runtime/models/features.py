@@ -30,7 +30,7 @@ class FeatureCache:
     """
 
     def __init__(self, tower: VisionTower, max_bytes: int) -> None:
-        self._tower = tower
+        self.tower = tower
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
@@ -41,7 +41,7 @@ class FeatureCache:
         made = dict(
             zip(
                 missing,
-                self._tower.encode([p.pixels for p in missing.values()], [p.grid for p in missing.values()]),
+                self.tower.encode([p.pixels for p in missing.values()], [p.grid for p in missing.values()]),
                 strict=True,
             )
         )

@@ -73,6 +73,16 @@ class VisionTower:
         planes = torch.stack([merged, *getattr(output, "deepstack_features", ())], dim=1)
         return list(planes.split([t * h * w // self._merge for t, h, w in grids]))
 
+    def same_as(self, other: VisionTower) -> bool:
+        """Whether both make the same features of the same patches: equal configs, tensors, device and dtype."""
+        ours, theirs = self._tower.state_dict(), other._tower.state_dict()
+        return (
+            type(self._tower) is type(other._tower)
+            and self._tower.config.to_dict() == other._tower.config.to_dict()
+            and (self._device, self._dtype) == (other._device, other._dtype)
+            and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+        )
+
 
 def _rotary_arguments(tower: Any, config: Any) -> tuple[Any, ...]:
     """Constructor arguments of the tower's rotary module, which changed between transformers releases."""

@@ -1,0 +1,64 @@
+"""A request on its way, as its caller sees it. Knows nothing of the way."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING
+
+from tte_runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from tte_runtime.flow import Outcome
+
+
+class Pending:
+    """A request on its way: wait for its result, or give it up.
+
+    It is settled once, by whoever comes first: the engine, a failed preparation, `cancel`, or `Pipeline.close`.
+    """
+
+    def __init__(self) -> None:
+        self._future: Future[Outcome] = Future()
+        self._on_cancel: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def result(self) -> Outcome:
+        """Wait for the result; raises what the request failed with."""
+        return self._future.result()
+
+    @property
+    def done(self) -> bool:
+        """There is a result, or an error."""
+        return self._future.done()
+
+    def add_done_callback(self, call: Callable[[], object]) -> None:
+        """Call when the request is settled, on the thread that settles it."""
+        self._future.add_done_callback(lambda future: call())
+
+    def cancel(self) -> None:
+        """Give the request up wherever it is; its pages are freed between two steps."""
+        self.fail(EngineError("the request was cancelled."))
+        with self._lock:
+            on_cancel = self._on_cancel
+        if on_cancel is not None:
+            on_cancel()
+
+    def succeed(self, result: Outcome) -> None:
+        """Settle with a result, unless it is settled."""
+        with contextlib.suppress(InvalidStateError):
+            self._future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Settle with an error, unless it is settled."""
+        with contextlib.suppress(InvalidStateError):
+            self._future.set_exception(error)
+
+    def cancel_with(self, cancel: Callable[[], None]) -> None:
+        """The request has gone on to a place where `cancel` would drop it."""
+        with self._lock:
+            self._on_cancel = cancel
+        if self.done:
+            cancel()
