@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,24 @@ from tte_runtime.traces.trace import Trace, TraceKey
 from tte_runtime.types import Role, Think
 
 
-@dataclass(frozen=True)
 class LocalReasoner(Reasoner):
     """A checkpoint of this machine that writes the traces (TTE_s, and TTE_t with a teacher that fits).
 
-    Attributes:
+    Args:
         path: a bundled checkpoint, a folder, or a model id of the hub.
         recipe: its prompts, stop tokens and limit: a recipe, a name, or `None` for what the checkpoint says. How it
             would read a vector does not matter.
-        think: limits and sampling where a request gives none.
-        options: fields of `EngineConfig` that differ from the embedder's, such as kv_cache_tokens.
+        think: limits and sampling where a request gives none; greedy, up to the recipe's limit, by default.
+        **options: fields of `EngineConfig` that differ from the embedder's, such as kv_cache_tokens.
     """
 
-    path: str | Path
-    recipe: str | Recipe | None = None
-    think: Think = Think()
-    options: dict[str, Any] = field(default_factory=dict)
+    def __init__(
+        self, path: str | Path, *, recipe: str | Recipe | None = None, think: Think | None = None, **options: Any
+    ) -> None:
+        self.path = path
+        self.recipe = recipe
+        self.think = think or Think()
+        self.options = options
 
     def load(self, embedder: Model, options: dict[str, Any], loop: EngineLoop) -> Writer:
         """Load the checkpoint; errors as for `Embedder.from_pretrained`."""
@@ -109,8 +111,11 @@ class LocalWriter(Writer):
         return self._tokens.text(ids)
 
     def clear_caches(self) -> None:
-        """Of prefixes; picture features too."""
+        """Of prefixes and picture features."""
         self.model.clear_caches()
+
+    def close(self) -> None:
+        """Nothing to do: its engine stops with the loop."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,7 +150,7 @@ class TraceStore:
             ) from error
         except sqlite3.DatabaseError as error:
             raise TraceStoreError(
-                f"trace store {self.path} is broken or no database: {error}. Name another file, or import a JSONL export."
+                f"trace store {self.path} is broken or no database: {error}. Name a new file and import an export."
             ) from error
 
 
