@@ -50,7 +50,7 @@ class Flow:
         pipeline: the models, the store and the threads.
         ask: the request.
         thinking: it is to have a trace.
-        normalize: L2-normalise the vector.
+        normalize: L2-normalise the vector. dim: leading elements to keep.
         pending: settled with an `Outcome` or an error.
         on_piece: hears the trace as it is written: (index, token id or text).
     """
@@ -62,13 +62,14 @@ class Flow:
         *,
         thinking: bool,
         normalize: bool,
+        dim: int | None,
         pending: Pending,
         on_piece: Callable[[int, int | str], None],
     ) -> None:
         self._pipeline = pipeline
         self._ask = ask
         self._thinking = thinking
-        self._normalize = normalize
+        self._normalize, self._dim = normalize, dim
         self._pending = pending
         self._on_piece = on_piece
         self._key: TraceKey | None = None
@@ -86,6 +87,7 @@ class Flow:
             priority=ask.priority,
             normalize=self._normalize,
             arrival=ask.arrival,
+            dim=self._dim,
         )
         if not self._thinking:
             self._embed(request if pipeline.thinks_itself else _joined(request, ()))

@@ -67,7 +67,8 @@ def load_model(
         folder: a Hugging Face checkpoint.
         config: options, "auto" allowed.
         recipe: a recipe, its name, or `None` for what the checkpoint says.
-        beside: a loaded model that gets the same pictures: where the towers are equal, they go through its tower, once.
+        beside: a loaded model that gets the same media: where processors are equal they are read once, where towers
+            are, they go through one tower once.
 
     Raises:
         CheckpointError, UnsupportedModelError, RecipeError, OptionError: before anything large is read, where possible.
@@ -87,16 +88,19 @@ def load_model(
         cache = FeatureCache(VisionTower(model_config, files, **place), config.vision_cache_mb * 2**20)
     head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
     digest = weights_digest(folder)
-    if cache is not None and beside is not None and beside.vision_cache is not None:
-        if cache.tower.same_as(beside.vision_cache.tower):
-            cache = beside.vision_cache  # the copy just loaded is let go
+    if beside is not None:
+        reader, theirs = renderer.media, beside.renderer.media
+        if reader and theirs and reader.same_as(theirs):
+            renderer.media = theirs
+        if cache and beside.vision_cache and cache.tower.same_as(beside.vision_cache.tower):
+            cache = beside.vision_cache  # the tower just loaded is let go
 
     def features(spans: list[MediaSpan]) -> list[Features]:
         assert cache is not None, "media are refused at the door where there is no tower"
         return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
 
     engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
-    return Model(engine, renderer, tower, cache, config, digest)
+    return Model(engine, renderer, cache, config, digest)
 
 
 def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:

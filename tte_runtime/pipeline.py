@@ -84,7 +84,7 @@ class Pipeline:
         pending = Pending()
         ask = Ask(item, role, think or Think(), priority, time.perf_counter())
         thinking = think is not None or item.trace is not None
-        flow = Flow(self, ask, thinking=thinking, normalize=normalize, pending=pending, on_piece=on_piece)
+        flow = Flow(self, ask, thinking=thinking, normalize=normalize, dim=dim, pending=pending, on_piece=on_piece)
 
         def prepare() -> None:
             if pending.done:

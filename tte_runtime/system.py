@@ -31,7 +31,7 @@ def load_system(
     store = traces if isinstance(traces, TraceStore) or traces is None else TraceStore(traces)
     try:
         model = load_model(folder, config, recipe)
-        if reasoner is not None and model.renderer.recipe.readout == "generated_marker":
+        if reasoner is not None and str(model.renderer.recipe.readout) == "generated_marker":
             raise RecipeError(
                 f"recipe {model.renderer.recipe.name!r} reads its vector within a trace of its own, which another "
                 "model's trace does not have. Name another recipe, such as tte_s, or drop the reasoner."

@@ -32,7 +32,7 @@ def run_all(embedder: Embedder, requests: list[Any], *, together: bool) -> list[
     if not together:
         return [embedder.embed(item, role=role, think=Think(max_tokens=limit)) for item, role, limit in requests]
     pending = [submit(*request) for request in requests]
-    return [embedder._result(one.result(), None, True) for one in pending]
+    return [embedder._result(one.result()) for one in pending]
 
 
 def assert_equal(results: list[Result], plain: list[PlainResult]) -> None:

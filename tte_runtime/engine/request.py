@@ -126,7 +126,7 @@ class EngineRequest:
 
 @dataclass(frozen=True, eq=False)
 class EngineResult:
-    """What the engine gives back: the vector, float32 [E] of the length its readout asked for, and how it came about."""
+    """What the engine gives back: the vector, float32 [E], as long as its readout asked for, and how it came about."""
 
     vector: NDArray[np.float32]
     trace_ids: tuple[int, ...]

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
 
 from tte_runtime.errors import VideoError
 from tte_runtime.inputs.documents import render_page
-from tte_runtime.inputs.items import Medium, Page, Video
+from tte_runtime.inputs.items import Medium, Page, Picture, Video
 from tte_runtime.inputs.pictures import Patches, PictureReader, patches_of
 from tte_runtime.inputs.video_rules import VideoRules
 from tte_runtime.inputs.videos import Clip, opened
@@ -57,16 +58,26 @@ class MediaReader:
         self._temporal: int = processor.temporal_patch_size
         self.rules = VideoRules.of(folder, config, processor.patch_size * self._merge, self._temporal)
         self._max_tokens: int = config.text_config.max_position_embeddings
+        self._read: WeakKeyDictionary[Medium, Shown] = WeakKeyDictionary()
+
+    def same_as(self, other: MediaReader) -> bool:
+        """Whether both make the same of every medium."""
+        ours, theirs = self.pictures, other.pictures
+        return (ours.backend, ours.settings, self.rules) == (theirs.backend, theirs.settings, other.rules)
 
     def read(self, medium: Medium) -> Shown:
-        """What stands for a medium in a prompt.
+        """What stands for a medium in a prompt. A request's medium is read once, however many models ask for it.
 
         Raises:
             PictureError, VideoError, DocumentError: it is missing, broken, or cannot be used.
             MissingExtraError: the library that reads it is not installed.
         """
-        if isinstance(medium, Video):
-            return self._video(medium)
+        shown = self._read.get(medium)
+        if shown is None:
+            shown = self._read[medium] = self._video(medium) if isinstance(medium, Video) else self._still(medium)
+        return shown
+
+    def _still(self, medium: Picture | Page) -> Shown:
         if isinstance(medium, Page):
             patches = self.pictures.patches(render_page(medium))
         else:

@@ -16,11 +16,11 @@ def local_key(model: Model, request: EngineRequest, role: Role, think: Think) ->
     recipe = model.renderer.recipe
     rest = {name: value for name, value in recipe.to_json().items() if name not in NOT_THE_TRACE}
     media = [(span.start, span.length, span.key.hex()) for span in request.media]
-    pictures = model.renderer.pictures
+    reader = model.renderer.media
     return TraceKey(
         content=hash_of(request.prompt_ids, media),
         prompt=hash_of(recipe.roles[role].prompt, rest),
-        processor=hash_of(pictures.backend, pictures.settings),
+        processor=hash_of(model.renderer.pixel_backend, reader.pictures.settings if reader else None),
         reasoner=hash_of(model.digest, model.config.dtype),
         sampling=sampling_hash(think, request.max_trace_tokens),
     )
