@@ -17,6 +17,7 @@ assert FOUND, 'tte_runtime/__init__.py must hold a line __version__ = "..."'
 
 TRAIN = ["accelerate>=1.10", "sentence-transformers>=5.2"]
 MEDIA = ["av>=14", "pypdfium2>=4.30"]
+REMOTE = ["openai>=1.60"]
 LINT = ["mypy>=1.18", "ruff>=0.14"]
 
 setup(
@@ -45,11 +46,12 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
+        "remote": REMOTE,
         "video": MEDIA[:1],
         "pdf": MEDIA[1:],
         "flash-attn": ["flash-attn>=2.8"],
         "xformers": ["xformers"],
-        "dev": [*TRAIN, *MEDIA, *LINT, "build>=1.2", "hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6"],
+        "dev": [*TRAIN, *REMOTE, *MEDIA, *LINT, "build>=1.2", "hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6"],
     },
     entry_points={"console_scripts": ["tte=tte_runtime.cli:main"]},
 )

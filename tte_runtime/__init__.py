@@ -17,7 +17,10 @@ from tte_runtime import errors
 if TYPE_CHECKING:
     from tte_runtime.config import EngineConfig
     from tte_runtime.embedder import Embedder
+    from tte_runtime.reasoners.local import LocalReasoner
+    from tte_runtime.reasoners.remote import RemoteReasoner
     from tte_runtime.recipes.base import Recipe, RolePrompt
+    from tte_runtime.traces.store import TraceStore
     from tte_runtime.types import Counts, Result, Think, Timings, TraceToken
 
 __version__ = "0.1.0"
@@ -26,11 +29,14 @@ __all__ = [
     "Counts",
     "Embedder",
     "EngineConfig",
+    "LocalReasoner",
     "Recipe",
+    "RemoteReasoner",
     "Result",
     "RolePrompt",
     "Think",
     "Timings",
+    "TraceStore",
     "TraceToken",
     "__version__",
     "errors",
@@ -40,11 +46,14 @@ _HOMES = {
     "Counts": "types",
     "Embedder": "embedder",
     "EngineConfig": "config",
+    "LocalReasoner": "reasoners.local",
     "Recipe": "recipes.base",
+    "RemoteReasoner": "reasoners.remote",
     "Result": "types",
     "RolePrompt": "recipes.base",
     "Think": "types",
     "Timings": "types",
+    "TraceStore": "traces.store",
     "TraceToken": "types",
 }
 

@@ -20,22 +20,32 @@ class Variable:
     Attributes:
         name: as it is set.
         meaning: what it does.
+        secret: its value is never shown.
     """
 
     name: str
     meaning: str
+    secret: bool = False
 
     def is_on(self) -> bool:
         """Set to 1."""
         return os.environ.get(self.name) == "1"
 
+    @property
+    def shown(self) -> str:
+        """What a report says of it."""
+        value = os.environ.get(self.name, "not set")
+        return "set" if self.secret and self.name in os.environ else value
+
 
 TRACEBACK = Variable("TTE_TRACEBACK", "1 shows the traceback of an error instead of one line")
 INTERPRET = Variable("TRITON_INTERPRET", "1 runs Triton kernels in its interpreter, slowly, without a GPU")
+OPENAI_KEY = Variable("OPENAI_API_KEY", "key of a remote reasoner's endpoint", secret=True)
 
 VARIABLES = (
     TRACEBACK,
     INTERPRET,
+    OPENAI_KEY,
     Variable("OMP_NUM_THREADS", "threads torch uses on a CPU"),
     Variable("CUDA_VISIBLE_DEVICES", "GPUs that torch sees"),
     Variable("HF_HOME", "where checkpoints from the hub are kept"),
@@ -43,7 +53,7 @@ VARIABLES = (
 )
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
-OPTIONAL = ("triton", "torchvision", "flash-attn", "xformers", "accelerate", "sentence-transformers")
+OPTIONAL = ("triton", "torchvision", "flash-attn", "xformers", "openai", "accelerate", "sentence-transformers")
 
 
 def report(model: str | None = None, **options: Any) -> list[tuple[str, str]]:
@@ -64,7 +74,7 @@ def report(model: str | None = None, **options: Any) -> list[tuple[str, str]]:
     rows += [(name, metadata.version(name)) for name in PACKAGES]
     rows += [(name, _optional_version(name)) for name in OPTIONAL]
     rows += [("gpu", _gpus()), ("cpu threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")]
-    rows += [(variable.name, os.environ.get(variable.name, "not set")) for variable in VARIABLES]
+    rows += [(variable.name, variable.shown) for variable in VARIABLES]
     if model is not None:
         rows += _engine_rows(model, options)
     return rows

@@ -22,7 +22,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._future: Future[Outcome] = Future()
-        self._on_cancel: Callable[[], None] | None = None
+        self._on_cancel: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
     def result(self) -> Outcome:
@@ -56,7 +56,7 @@ class Pending:
         with contextlib.suppress(InvalidStateError):
             self._future.set_exception(error)
 
-    def cancel_with(self, cancel: Callable[[], None]) -> None:
+    def cancel_with(self, cancel: Callable[[], object]) -> None:
         """The request has gone on to a place where `cancel` would drop it."""
         with self._lock:
             self._on_cancel = cancel

@@ -1,4 +1,4 @@
-"""TTE_s against plain transformers in fp32: the same greedy trace, the same vector, and what is shared is computed once."""
+"""TTE_s against plain transformers in fp32: the same greedy trace, the same vector; what is shared is computed once."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Draft(ABC):
     key: TraceKey
 
     @abstractmethod
-    def write(self, listener: WriteListener) -> Callable[[], None]:
+    def write(self, listener: WriteListener) -> Callable[[], object]:
         """Start writing and return at once, with a function that gives it up.
 
         Raises:
