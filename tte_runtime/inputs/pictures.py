@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers import AutoImageProcessor
+from transformers.models.auto.image_processing_auto import (
+    AutoImageProcessor,
+)  # 5.10 shows it at the top only beside torchvision
 
 from tte_runtime.errors import CheckpointError, PictureError
 from tte_runtime.inputs.sources import locate, name_of
@@ -77,7 +79,7 @@ class PictureReader:
         if not (folder / "preprocessor_config.json").is_file():
             raise CheckpointError(f"{folder} has no preprocessor_config.json. Copy it from the base model.")
         try:
-            self.processor: Any = AutoImageProcessor.from_pretrained(folder)
+            self.processor: Any = image_processing_auto.AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the image processor of {folder} cannot be loaded: {error}") from error
         self.backend = type(self.processor).__name__
