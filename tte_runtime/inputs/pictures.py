@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers.models.auto.image_processing_auto import (
-    AutoImageProcessor,
-)  # 5.10 shows it at the top only beside torchvision
+from transformers.models.auto import image_processing_auto  # 5.10 hides its class at the top without torchvision
 
 from tte_runtime.errors import CheckpointError, PictureError
 from tte_runtime.inputs.sources import locate, name_of
