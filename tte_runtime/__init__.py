@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tte_runtime.embedder import Embedder
     from tte_runtime.reasoners.local import LocalReasoner
     from tte_runtime.reasoners.remote import RemoteReasoner
-    from tte_runtime.recipes.base import Recipe, RolePrompt
+    from tte_runtime.recipes.base import MediaRules, Recipe, RolePrompt
     from tte_runtime.traces.store import TraceStore
     from tte_runtime.types import Counts, Result, Think, Timings, TraceToken
 
@@ -30,6 +30,7 @@ __all__ = [
     "Embedder",
     "EngineConfig",
     "LocalReasoner",
+    "MediaRules",
     "Recipe",
     "RemoteReasoner",
     "Result",
@@ -47,6 +48,7 @@ _HOMES = {
     "Embedder": "embedder",
     "EngineConfig": "config",
     "LocalReasoner": "reasoners.local",
+    "MediaRules": "recipes.base",
     "Recipe": "recipes.base",
     "RemoteReasoner": "reasoners.remote",
     "Result": "types",

@@ -13,6 +13,7 @@ from tte_runtime.commands.embed import embed
 from tte_runtime.commands.group import PlainGroup
 from tte_runtime.commands.index import index
 from tte_runtime.commands.info import env
+from tte_runtime.commands.recipes import recipes
 from tte_runtime.commands.train import train
 from tte_runtime.demo.command import demo
 
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (demo, embed, index, train, env):
+for command in (demo, embed, index, recipes, train, env):
     main.add_command(command)

@@ -63,7 +63,7 @@ class Pipeline:
     @property
     def thinks_itself(self) -> bool:
         """The embedder writes its traces on the way to its vectors."""
-        return self.writer is None and bool(self.recipe.stop)
+        return self.writer is None and bool(self.recipe.stop) and self.recipe.trace_from == "itself"
 
     def submit(
         self,

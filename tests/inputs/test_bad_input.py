@@ -49,7 +49,9 @@ def png(size: tuple[int, int] = (40, 40)) -> bytes:
         (17, InputError, "got int"),
         (None, InputError, "got NoneType"),
         ({"text": 5}, InputError, "must be a string"),
-        ({"txt": "x"}, InputError, "Known: text, image, images"),
+        ({"txt": "x"}, InputError, "Known: text, image, images, video"),
+        ({"text": "x", "instruction": 5}, InputError, "must be a string"),
+        ({"text": "x", "instruction": "find it"}, InputError, "no place for an instruction"),
         ({"image": "a.png", "images": []}, InputError, "not both"),
         ({"images": "a.png"}, InputError, "must be a list"),
         ({"image": 3.5}, InputError, "got float"),
@@ -120,7 +122,7 @@ def test_thinking_options(options: dict[str, Any]) -> None:
         ({"device": "cuda:99"}, "CUDA|device"),
         ({"max_context": 10**9}, "max_context must be <="),
         ({"vision_cache_mb": -1}, ">= 0"),
-        ({"recipe": "ume_r2"}, "Known: last_token, tte_u"),
+        ({"recipe": "ume_r2"}, "Known: tte_u, tte_s"),
     ],
 )
 def test_engine_options(options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

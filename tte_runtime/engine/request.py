@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tte_runtime.types import Counts, FinishReason, ForcedBy, Priority, Timings
 
-ReadoutKind = Literal["last", "marker", "mean", "head"]
+ReadoutKind = Literal["last", "marker", "generated_marker", "mean", "head"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,16 @@ class Readout:
     """Which states become the vector.
 
     Attributes:
-        kind: "last" token fed, "marker" at prompt position `position`, "mean" of the prompt and all that was fed,
-            or "head" over the tapped states of all tokens, read at the last.
+        kind: "last" token fed, "marker" at prompt position `position`, "generated_marker" for the last token
+            `marker_id` of the trace (of what was fed last where the trace ends without one), "mean" of the prompt
+            and all that was fed, or "head" over the tapped states of all tokens, read at the last.
         normalize: divide by the L2 norm of what is kept.
         dim: leading elements kept (Matryoshka, arXiv:2205.13147); `None` keeps all.
     """
 
     kind: ReadoutKind = "last"
     position: int | None = None
+    marker_id: int | None = None
     normalize: bool = True
     dim: int | None = None
 

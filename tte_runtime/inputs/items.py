@@ -7,6 +7,8 @@ An item is a text, a picture, a video, a PDF, or a mapping:
     {"pdf": document, "page": 3}                                           the page may be left out if there is only one
     {"text": ..., "trace": "..."} or {..., "trace": [token id, ...]}       a trace that was written elsewhere
 
+and "instruction" in any of them, where the recipe has a place for one (`tte recipes`).
+
 A picture is a path, an http(s) URL, a data URL, encoded bytes, a PIL image, or a uint8 array [H, W] or [H, W, 3 or 4].
 A video is a path, a URL, a data URL, encoded bytes, a list of pictures of one size, or a uint8 array [T, H, W, 3].
 A PDF is a path, a URL, a data URL or bytes. In a prompt pictures come first, then video, page, text.
@@ -34,7 +36,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 PDF_SUFFIX = ".pdf"
 VIDEO_KEYS = ("fps", "num_frames", "max_pixels")
-KEYS = ("text", "image", "images", "video", *VIDEO_KEYS, "pdf", "page", "trace")
+KEYS = ("text", "image", "images", "video", *VIDEO_KEYS, "pdf", "page", "trace", "instruction")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +81,17 @@ Medium = Picture | Page | Video
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A request's content: media in order, then text ("" for none), and a trace that was written elsewhere, if any."""
+    """A request's content.
+
+    Attributes:
+        media: in order. text: after them, "" for none.
+        trace: one that was written elsewhere. instruction: in the default's stead. `None` for none.
+    """
 
     media: tuple[Medium, ...]
     text: str
     trace: str | tuple[int, ...] | None = None
+    instruction: str | None = None
 
 
 def is_url(value: object) -> bool:
@@ -148,11 +156,11 @@ def _from_mapping(value: Mapping[Any, Any]) -> Item:
     for key in value:
         if key not in KEYS:
             raise InputError(one_of("key of a request", key, KEYS))
-    text = value.get("text")
-    if text is not None and not isinstance(text, str):
-        raise InputError(f'"text" must be a string, got {type(text).__name__}.')
+    for key in ("text", "instruction"):
+        if value.get(key) is not None and not isinstance(value[key], str):
+            raise InputError(f'"{key}" must be a string, got {type(value[key]).__name__}.')
     media: list[Medium] = [*_pictures(value), *_video(value), *_page(value)]
-    return Item(tuple(media), text or "", _trace(value.get("trace")))
+    return Item(tuple(media), value.get("text") or "", _trace(value.get("trace")), value.get("instruction"))
 
 
 def _pictures(value: Mapping[Any, Any]) -> list[Picture]:

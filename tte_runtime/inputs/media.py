@@ -46,13 +46,14 @@ class MediaReader:
     Args:
         folder: the checkpoint.
         config: its transformers config.
+        pixels: least and most pixels of a picture; `None` for what the checkpoint says.
 
     Raises:
         CheckpointError: the config of its image or video processor is missing or unusable.
     """
 
-    def __init__(self, folder: Path, config: Any) -> None:
-        self.pictures = PictureReader(folder)
+    def __init__(self, folder: Path, config: Any, pixels: tuple[int, int] | None = None) -> None:
+        self.pictures = PictureReader(folder, pixels)
         processor = self.pictures.processor
         self._merge: int = processor.merge_size
         self._temporal: int = processor.temporal_patch_size

@@ -68,16 +68,19 @@ class PictureReader:
 
     Args:
         folder: a checkpoint with `preprocessor_config.json`.
+        pixels: least and most pixels of a picture; `None` for what the checkpoint says.
 
     Raises:
         CheckpointError: the processor's config is missing or unusable.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pixels: tuple[int, int] | None = None) -> None:
         if not (folder / "preprocessor_config.json").is_file():
             raise CheckpointError(f"{folder} has no preprocessor_config.json. Copy it from the base model.")
         try:
-            self.processor: Any = image_processing_auto.AutoImageProcessor.from_pretrained(folder)
+            # Not as `size`: where the checkpoint's file has these two, they win over a size that is passed here.
+            limits = {"min_pixels": pixels[0], "max_pixels": pixels[1]} if pixels else {}
+            self.processor: Any = image_processing_auto.AutoImageProcessor.from_pretrained(folder, **limits)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the image processor of {folder} cannot be loaded: {error}") from error
         self.backend = type(self.processor).__name__

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import AutoTokenizer
 
 from tte_runtime.engine.request import EngineRequest, MediaSpan, Readout, Sampling
 from tte_runtime.errors import CheckpointError, InputError, RecipeError
-from tte_runtime.inputs.items import Item
-from tte_runtime.inputs.media import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, MediaReader, Shown
+from tte_runtime.inputs.items import Item, Picture
+from tte_runtime.inputs.media import IMAGE_PAD, VIDEO_PAD, MediaReader, Shown
 from tte_runtime.inputs.pictures import Patches
 from tte_runtime.models.rope import mrope_positions
 from tte_runtime.recipes.base import Recipe
@@ -44,14 +46,18 @@ class PromptRenderer:
         self.media: MediaReader | None = None  # a checkpoint without a tower reads text only
         self._pads: dict[str, int] = {}
         if hasattr(config, "vision_config"):
-            self.media = MediaReader(folder, config)
+            self.media = MediaReader(folder, config, recipe.media.pixels)
             self._pads = {IMAGE_PAD: config.image_token_id, VIDEO_PAD: config.video_token_id}
+        elif recipe.media.blank is not None:
+            raise RecipeError(f"recipe {recipe.name!r} shows a picture always, and this checkpoint reads text only.")
         for token, number in self._pads.items():
             if self._token_id(token) != number:
                 raise CheckpointError(f"config.json says that {token} is {number}, the tokenizer differs.")
         self._stop = frozenset(self._token_id(token) for token in recipe.stop)
         self._close = tuple(self._token_id(token) for token in recipe.close)
         self._suffix = tuple(self._token_id(token) for token in recipe.suffix)
+        self._at_once = tuple(self._token_id(token) for token in recipe.at_once)
+        self._marker = None if recipe.marker is None else self._token_id(recipe.marker)
         self._special = sorted(self.tokenizer.get_added_vocab())
 
     @property
@@ -61,19 +67,22 @@ class PromptRenderer:
 
     def _token_id(self, token: str) -> int:
         ids = self.tokenizer.encode(token, add_special_tokens=False)
-        if len(ids) != 1:
-            raise RecipeError(f"the recipe needs {token!r} as one token, the tokenizer makes {len(ids)} of it.")
+        if len(ids) != 1 or self.tokenizer.decode(ids) != token:  # one id may also stand for the unknown
+            raise RecipeError(
+                f"recipe {self.recipe.name!r} needs {token!r} as one token, the tokenizer makes {len(ids)} of it. "
+                "The recipe does not fit this checkpoint: name another."
+            )
         return int(ids[0])
 
-    def prompt_text(self, role: Role, text: str, shown: Sequence[Shown]) -> str:
-        """The prompt as a string, placeholders expanded; raises InputError for special tokens in the text."""
+    def prompt_text(self, role: Role, item: Item, shown: Sequence[Shown]) -> str:
+        """The prompt as a string, placeholders expanded; raises InputError for special tokens in what was written."""
         for token in self._special:
-            if token in text:
-                raise InputError(f"the text contains the special token {token!r}. Remove it or write it differently.")
-        media = "".join(VISION_START + one.text + VISION_END for one in shown)
-        # The text goes in last and is not scanned again, so braces in it mean nothing.
-        before, after = self.recipe.roles[role].prompt.replace("{media}", media).split("{text}")
-        return before + text + after
+            for kind, text in (("text", item.text), ("instruction", item.instruction or "")):
+                if token in text:
+                    raise InputError(
+                        f"the {kind} contains the special token {token!r}. Remove it or write it differently."
+                    )
+        return self.recipe.prompt(role, [one.text for one in shown], item.instruction, item.text, blank=not item.media)
 
     def render(
         self,
@@ -102,10 +111,11 @@ class PromptRenderer:
         """
         began = time.perf_counter()
         shown = self._read(item)
-        ids = self.tokenizer.encode(self.prompt_text(role, item.text, shown), add_special_tokens=False)
+        ids = self.tokenizer.encode(self.prompt_text(role, item, shown), add_special_tokens=False)
+        ids += self._at_once if think is None else ()
         media = self._spans(ids, [patches for one in shown for patches in one.patches])
         grids = [(span.start, span.handle.merged, span.handle.interval) for span in media]
-        positions, delta = mrope_positions(len(ids), grids)
+        positions, delta = mrope_positions(len(ids), grids if self.recipe.media.positions == "grid" else ())
         limit, sampling, deadline = self._thinking(think)
         return EngineRequest(
             prompt_ids=tuple(ids),
@@ -117,14 +127,25 @@ class PromptRenderer:
             close_ids=self._close,
             suffix_ids=self._suffix,
             sampling=sampling,
-            readout=Readout(self.recipe.readout, normalize=normalize, dim=dim),
+            readout=self._readout(ids, normalize, dim, at_once=think is None),
             priority=priority,
             deadline=None if deadline is None else arrival + deadline / 1000,
             arrival=arrival,
             preprocess_ms=1000 * (time.perf_counter() - began),
         )
 
+    def _readout(self, ids: Sequence[int], normalize: bool, dim: int | None, *, at_once: bool) -> Readout:
+        kind = self.recipe.readout
+        if kind == "marker":
+            return Readout(kind, len(ids) - 1 - ids[::-1].index(self._marker), normalize=normalize, dim=dim)
+        if kind == "generated_marker" and at_once:  # the marker ends the prompt
+            return Readout("last", normalize=normalize, dim=dim)
+        return Readout(kind, marker_id=self._marker, normalize=normalize, dim=dim)
+
     def _read(self, item: Item) -> list[Shown]:
+        blank = self.recipe.media.blank
+        if not item.media and blank is not None:
+            item = replace(item, media=(Picture(Image.new("RGB", (blank, blank), "white")),))
         if not item.media:
             return []
         if self.media is None:
