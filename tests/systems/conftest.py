@@ -29,8 +29,10 @@ def stranger_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_checkpoint(tmp_path_factory.mktemp("stranger"), seed=3, tower_seed=9)
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    words = list(tokenizer["model"]["vocab"])
-    tokenizer["model"]["vocab"] = {word: len(words) - 1 - i for i, word in enumerate(words)}
+    vocab, special = tokenizer["model"]["vocab"], {token["content"] for token in tokenizer["added_tokens"]}
+    words = [word for word in vocab if word not in special]
+    swapped = dict(zip(words, [vocab[word] for word in reversed(words)], strict=True))
+    tokenizer["model"]["vocab"] = vocab | swapped
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from systems_harness import READS, WRITES, Expected, two_models
+from systems_harness import READS, WRITES, Expected, encode, two_models
 
-from tte_runtime import Embedder, Result
+from tte_runtime import Embedder, Result, Think, TraceToken
+from tte_runtime.errors import ContextError, EngineError, OptionError
+from tte_runtime.evaluation.plain import PlainEmbedder
 from tte_runtime.reasoners.local import LocalReasoner
 
 TOLERANCE = 1e-5
@@ -46,3 +50,154 @@ def test_equal_tokenizers_and_towers(
                 assert read.computed + read.cached == read.prompt
                 assert read.vision == 0, "the reasoner's features served"
                 assert result.timings.reasoner > 0 and result.reasoner_timings is not None
+
+
+def test_strangers_pass_text_and_look_for_themselves(
+    embedder_folder: Path, stranger_folder: Path, items: list[Any]
+) -> None:
+    """Another tokenizer, processor and tower: the trace passes as text, and every picture goes through both towers."""
+    with system(embedder_folder, stranger_folder) as embedder:
+        results = embedder.embed(items, role="query")
+        assert_equal(results, two_models(stranger_folder, embedder_folder, items))
+        for item, result in zip(items, results, strict=True):
+            assert result.reasoner_counts is not None
+            assert (result.counts.vision > 0) == (result.reasoner_counts.vision > 0) == isinstance(item, dict)
+
+
+def test_media_are_read_once_and_equal_towers_are_one(
+    embedder_folder: Path, reasoner_folder: Path, stranger_folder: Path, items: list[Any], monkeypatch: Any
+) -> None:
+    from tte_runtime.inputs.pictures import PictureReader
+
+    reads: list[object] = []
+    read = PictureReader.read
+    monkeypatch.setattr(PictureReader, "read", lambda self, source: reads.append(source) or read(self, source))
+    for reasoner, times in ((reasoner_folder, 1), (stranger_folder, 2)):
+        with system(embedder_folder, reasoner) as embedder:
+            ours, theirs = embedder._pipeline.model, embedder._pipeline.writer.model  # type: ignore[union-attr]
+            assert (ours.vision_cache is theirs.vision_cache) == (times == 1)
+            reads.clear()
+            embedder.embed(items[1], role="query")
+            assert len(reads) == times
+            embedder.clear_caches()
+            assert embedder.embed(items[1], role="query").counts.vision_cached > 0 or times == 2
+
+
+def test_without_a_trace_the_terminal_token_follows_the_prompt(embedder_folder: Path, reasoner_folder: Path) -> None:
+    reader = PlainEmbedder.from_pretrained(embedder_folder, recipe=READS)
+    with system(embedder_folder, reasoner_folder) as embedder:
+        for think in (False, Think(max_tokens=0)):
+            result = embedder.embed("one two", role="query", think=think)
+            assert np.abs(result.vector - encode(reader, "one two", "query", [])).max() < TOLERANCE
+            assert (result.finish_reason, result.trace_from, result.reasoner_counts) == ("no_trace", None, None)
+            assert result.counts.suffix == 0 and result.counts.computed == result.counts.prompt
+
+
+def test_limits_hold_for_the_whole_request(embedder_folder: Path, reasoner_folder: Path) -> None:
+    with system(embedder_folder, reasoner_folder) as embedder:
+        few = embedder.embed("one two", role="query", think=Think(max_tokens=3))
+        assert (len(few.trace_ids), few.finish_reason, few.forced_by) == (3, "forced", "max_tokens")
+        none = embedder.embed("one two", role="query", think=Think(deadline_ms=0))
+        assert (none.trace, none.finish_reason, none.forced_by) == ("", "forced", "deadline")
+        wanted = embedder.embed("one two", role="query", think=False)
+        assert np.abs(none.vector - wanted.vector).max() < TOLERANCE
+
+
+def test_a_stream_has_the_reasoners_tokens(embedder_folder: Path, reasoner_folder: Path, items: list[Any]) -> None:
+    with system(embedder_folder, reasoner_folder) as embedder:
+        for item in items[:2]:
+            *tokens, last = embedder.stream(item, role="query")
+            assert isinstance(last, Result) and all(isinstance(token, TraceToken) for token in tokens)
+            assert tuple(token.id for token in tokens) == last.trace_ids  # type: ignore[union-attr]
+            assert np.abs(last.vector - embedder.embed(item, role="query").vector).max() < TOLERANCE
+
+
+def test_leaving_a_stream_frees_the_reasoner(embedder_folder: Path, reasoner_folder: Path) -> None:
+    with system(embedder_folder, reasoner_folder) as embedder:
+        stream = embedder.stream("one two", role="query", think=Think(max_tokens=500, temperature=1))
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        embedder.embed("after", role="query", think=False)
+        for engine in embedder._pipeline.loop.engines:
+            assert engine.idle and engine.pool.num_available == engine.pool.num_pages - 1
+
+
+def test_one_embeds_while_another_still_thinks(embedder_folder: Path, reasoner_folder: Path) -> None:
+    """The short trace's embedding happens between two steps of the long one's, and holds it up for no step."""
+    with system(embedder_folder, reasoner_folder) as embedder:
+        reads, writes = embedder._pipeline.loop.engines
+        steps: list[str] = []
+        for name, engine in (("read", reads), ("write", writes)):
+            engine.step = recorded(engine.step, steps, name)  # type: ignore[method-assign]
+        submit, inbox = embedder._pipeline.submit, embedder._pipeline.loop._inbox
+        reached, gate = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reached.set()
+            gate.wait(60)
+
+        inbox.put(hold)  # no step before both are there
+        thinks = [Think(max_tokens=60, temperature=1, seed=1), Think(max_tokens=2)]
+        pending = [
+            submit(embedder._parse(text, None), "query", think, priority="interactive", normalize=True)
+            for text, think in zip(("long", "short"), thinks, strict=True)
+        ]
+        assert reached.wait(60)
+        while inbox.qsize() < 2:
+            time.sleep(0.01)
+        gate.set()
+        long, short = (embedder._result(one.result()) for one in pending)
+        assert len(long.trace_ids) > 20 and len(short.trace_ids) == 2
+        last = len(steps) - steps[::-1].index("write")  # the end of the long trace
+        between = [i for i, name in enumerate(steps[:last]) if name == "read"]
+        assert between and steps[between[0] :].count("write") > 10, "the short one's embedding had to wait"
+        assert all(steps[i + 1] == "write" for i in between), "the long trace waited for more than a step"
+
+
+def recorded(step: Any, steps: list[str], name: str) -> Any:
+    def one() -> bool:
+        steps.append(name)
+        return bool(step())
+
+    return one
+
+
+def test_a_failing_step_of_one_engine_leaves_the_other_alone(
+    embedder_folder: Path, reasoner_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with system(embedder_folder, reasoner_folder) as embedder:
+        _, writes = embedder._pipeline.loop.engines
+        monkeypatch.setattr(writes.runner, "forward", lambda batch: 1 / 0)
+        outcomes = embedder.embed(["one", "two"], role="query", errors="return")
+        assert all(isinstance(outcome, EngineError) for outcome in outcomes)
+        assert embedder.embed("one", role="query", think=False).finish_reason == "no_trace"
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(embedder_folder: Path, reasoner_folder: Path) -> None:
+    with system(embedder_folder, reasoner_folder, max_context=64) as embedder:
+        with pytest.raises(ContextError, match="trace up to 60"):
+            embedder.embed("one", role="query", think=Think(max_tokens=60))
+        assert not embedder._pipeline.loop.engines[1]._live
+
+
+def test_the_fingerprint_is_of_both(embedder_folder: Path, reasoner_folder: Path, stranger_folder: Path) -> None:
+    found = []
+    for reasoner in (reasoner_folder, stranger_folder):
+        with system(embedder_folder, reasoner) as embedder:
+            found.append(embedder.fingerprint)
+    with Embedder.from_pretrained(embedder_folder, recipe=READS) as embedder:
+        found.append(embedder.fingerprint)
+    assert len(set(found)) == 3
+
+
+def test_no_reasoner_is_refused_with_the_ways_out(embedder_folder: Path) -> None:
+    with pytest.raises(OptionError, match="LocalReasoner"):
+        Embedder.from_pretrained(embedder_folder, reasoner="a name")  # type: ignore[arg-type]
+    with Embedder.from_pretrained(embedder_folder, recipe=READS) as embedder:
+        with pytest.raises(OptionError, match="give a reasoner"):
+            embedder.embed("one", role="query", think=True)
+        result = embedder.embed({"text": "one", "trace": "a thought"}, role="query")
+        reader = PlainEmbedder.from_pretrained(embedder_folder, recipe=READS)
+        ids = reader.renderer.tokenizer.encode("a thought", add_special_tokens=False)
+        assert np.abs(result.vector - encode(reader, "one", "query", ids)).max() < TOLERANCE
+        assert (result.trace, result.trace_from) == ("a thought", "given")
