@@ -33,6 +33,8 @@ class EngineConfig:
         max_prefill_tokens: most prompt tokens of one prefill step; longer prompts are cut into chunks.
         prefix_cache: keep pages of finished prompts and find them again by content.
         vision_cache_mb: MiB of picture features kept by content; 0 keeps none.
+        overlap: land a step after the next one was launched, so that a GPU never waits for the host; "auto" on CUDA.
+        cuda_graphs: run decode steps as captured graphs; "auto" with our kernels on CUDA, refused elsewhere.
         preprocess_workers: threads that decode and resize pictures beside the engine's loop.
     """
 
@@ -45,6 +47,8 @@ class EngineConfig:
     max_prefill_tokens: int = 512
     prefix_cache: bool = True
     vision_cache_mb: int = 256
+    overlap: bool | Literal["auto"] = "auto"
+    cuda_graphs: bool | Literal["auto"] = "auto"
     preprocess_workers: int = 4
 
     @classmethod
@@ -66,6 +70,9 @@ class EngineConfig:
             raise OptionError(f"vision_cache_mb must be >= 0, got {self.vision_cache_mb}. Use 0 to keep none.")
         if self.dtype != "auto" and self.dtype not in DTYPES:
             raise OptionError(one_of("dtype", self.dtype, ["auto", *DTYPES]))
+        for name in ("overlap", "cuda_graphs"):
+            if getattr(self, name) not in (True, False, "auto"):
+                raise OptionError(f'{name} must be True, False or "auto", got {getattr(self, name)!r}.')
         if self.kernels not in KERNELS:
             raise OptionError(one_of("kernels", self.kernels, KERNELS))
 
@@ -98,6 +105,9 @@ class EngineConfig:
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
         if context > model_context:
             raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
+        kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
+        if self.cuda_graphs is True and not on_gpu:
+            raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
         cache = self.kv_cache_tokens
         if cache == "auto":
             budget = (8 if on_gpu else 1) * 2**30
@@ -106,10 +116,12 @@ class EngineConfig:
         return replace(
             self,
             device=device,
-            kernels=("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels,
+            kernels=kernels,
             dtype=dtype,
             max_context=context,
             kv_cache_tokens=cache,
+            overlap=on_gpu if self.overlap == "auto" else self.overlap,
+            cuda_graphs=on_gpu and kernels == "triton" if self.cuda_graphs == "auto" else self.cuda_graphs,
         )
 
     def describe(self) -> str:
@@ -117,7 +129,8 @@ class EngineConfig:
         return (
             f"device={self.device} kernels={self.kernels} dtype={self.dtype} context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
-            f"prefix_cache={'on' if self.prefix_cache else 'off'}"
+            f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
+            f"cuda_graphs={'on' if self.cuda_graphs else 'off'}"
         )
 
 

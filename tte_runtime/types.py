@@ -18,7 +18,7 @@ Role = Literal["query", "document"]
 Priority = Literal["interactive", "corpus"]
 FinishReason = Literal["stop", "forced", "no_trace"]
 TraceFrom = Literal["written", "stored", "given"]
-ForcedBy = Literal["max_tokens", "deadline"]
+ForcedBy = Literal["max_tokens", "deadline", "no_marker", "settled"]
 
 ROLES: tuple[str, ...] = ("query", "document")
 PRIORITIES: tuple[str, ...] = ("interactive", "corpus")
@@ -73,6 +73,7 @@ class Counts:
         computed: tokens that went through the decoder for this request.
         cached: prompt tokens whose keys and values came from the prefix cache.
         replayed: tokens computed again because the request had been preempted (a part of `computed`).
+        snapshots: forced tokens fed for snapshots only (no part of `computed`).
         head: states that the embedding head read (0 without a head).
         vision: merged picture tokens that the vision tower computed for this request.
         vision_cached: merged picture tokens that came from the vision cache or the prefix cache.
@@ -84,6 +85,7 @@ class Counts:
     computed: int = 0
     cached: int = 0
     replayed: int = 0
+    snapshots: int = 0
     head: int = 0
     vision: int = 0
     vision_cached: int = 0

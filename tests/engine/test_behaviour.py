@@ -121,7 +121,7 @@ def test_a_failing_step_fails_its_requests_and_the_loop_lives(
 ) -> None:
     engine = embedder._pipeline.engine
     with monkeypatch.context() as patch:
-        patch.setattr(engine.runner, "forward", lambda batch: 1 / 0)
+        patch.setattr(engine.runner, "forward", lambda batch, draws: 1 / 0)
         with pytest.raises(EngineError, match="ZeroDivisionError"):
             embedder.embed("one", role="query", think=False)
     assert embedder.embed("one", role="query", think=False).vector.shape == (64,)

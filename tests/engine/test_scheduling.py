@@ -43,8 +43,8 @@ class Bench:
             assert chunk.start == sequence.fed
             assert batch is not None and batch.decode == (chunk.start >= sequence.prompt_len)
             sequence.advance(len(chunk))
-            if sequence.fed == len(sequence.ids) and sequence.thinking:
-                sequence.append(5)
+            if sequence.fed == len(sequence.ids) and sequence.may_sample:
+                assert sequence.learn(sequence.expect(), 5)
             if sequence.done:
                 self.scheduler.remove(sequence)
         return batch

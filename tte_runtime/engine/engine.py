@@ -1,29 +1,57 @@
 """The engine: one step is schedule, forward, sample, read out.
 
 The state that a vector is read from is the state of a token that was *fed*: every sampled token is, so the step
-that would have decoded the next token is the readout. Single-threaded; `loop.py` runs it beside its callers.
+that would have decoded the next token is the readout. A step is *launched* (everything is queued on the device) and
+*landed* (its tokens reach the host, which decides what goes on). On a CPU one follows the other; on a GPU a step is
+landed after the next one was launched, so that the device never waits for the host. Single-threaded; `loop.py` runs
+it beside its callers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Sequence as SequenceOf
+from collections import deque
+from dataclasses import dataclass, field
 
 import torch
 
 from tte_runtime.config import EngineConfig
+from tte_runtime.engine.forks import Family
+from tte_runtime.engine.graphs import DecodeGraphs, cuda_capture
 from tte_runtime.engine.kv_cache import PagePool, page_keys
-from tte_runtime.engine.request import EngineRequest, EngineResult, Listener
-from tte_runtime.engine.runner import FeatureSource, Runner
-from tte_runtime.engine.sampler import sample_next
-from tte_runtime.engine.scheduler import Batch, Scheduler
+from tte_runtime.engine.readout import End, Reader, keep_markers, keep_states
+from tte_runtime.engine.request import EngineRequest, Listener
+from tte_runtime.engine.results import result_of
+from tte_runtime.engine.runner import Draws, FeatureSource, Runner, StepOutput
+from tte_runtime.engine.scheduler import Batch, Chunk, Scheduler
 from tte_runtime.engine.sequence import Sequence
 from tte_runtime.errors import ContextError
 from tte_runtime.heads.decoder_head import DecoderHead
 from tte_runtime.models.decoder import Decoder
-from tte_runtime.ops import Pooling
-from tte_runtime.types import Counts, Timings
+from tte_runtime.ops.transfer import HostCopy
+
+
+@dataclass
+class _Flight:
+    """A step that was launched and is not landed yet."""
+
+    batch: Batch
+    started: float
+    output: StepOutput
+    tokens: HostCopy | None
+    drawn: list[tuple[Sequence, int]] = field(default_factory=list)  # whose each token is, and its index in the trace
+    ends: list[End] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """Vectors on their way to the host, and whose they are."""
+
+    sequences: list[Sequence]
+    vectors: HostCopy
+    started: float
 
 
 class Engine:
@@ -55,10 +83,18 @@ class Engine:
             max_prefill_tokens=config.max_prefill_tokens,
         )
         self.runner = Runner(decoder, config, features, head.tap_layer if head else None)
+        self.graphs: DecodeGraphs | None = None
+        with self._on_device(), torch.inference_mode():
+            if config.cuda_graphs:
+                self.graphs = DecodeGraphs(self.runner, config, cuda_capture())
+        self._reader = Reader(self.runner, head)
         self._salt = salt
         self._order = itertools.count()
-        self._live: dict[int, Sequence] = {}
-        self._batch: Batch | None = None
+        self._live: dict[int, Family] = {}
+        self._flights: deque[_Flight] = deque()
+        self._deliveries: deque[_Delivery] = deque()
+        self._at_work: list[Sequence] = []
+        self._last_landed = 0.0
 
     def check(self, request: EngineRequest) -> None:
         """Refuse what can never run; raises ContextError. Called at the door, before any work is spent."""
@@ -77,16 +113,15 @@ class Engine:
         self.check(request)
         media = [(span.start, span.length, span.key) for span in request.media]
         keys = page_keys(request.prompt_ids, media, salt=self._salt) if self.config.prefix_cache else []
-        sequence = Sequence(request, listener, next(self._order), keys)
-        self._live[sequence.order] = sequence
-        self.scheduler.add(sequence)
-        return sequence.order
+        family = Family(request, listener, next(self._order), keys)
+        self._live[family.first.order] = family
+        self.scheduler.add(family.first)
+        return family.first.order
 
     def cancel(self, number: int) -> None:
         """Drop a request and free what it holds; one that is done already is no error."""
-        sequence = self._live.pop(number, None)
-        if sequence is not None:
-            self.scheduler.remove(sequence)
+        for sequence in self._live.pop(number, ()):
+            self._retire(sequence)
 
     @property
     def idle(self) -> bool:
@@ -96,25 +131,68 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> bool:
         """Schedule, forward, sample, read out. Returns whether there was anything to do."""
-        batch = self._batch = self.scheduler.schedule()
-        if batch is None:
-            return False
-        batch = self._batch = self._with_features(batch)
-        if batch.chunks:
-            started = time.perf_counter()
-            hidden = self.runner.forward(batch)
-            self._advance(batch, hidden, started)
-            self._read_out([chunk.sequence for chunk in batch.chunks if chunk.sequence.done])
-        return True
+        with self._on_device():
+            batch = self.scheduler.schedule()
+            busy = batch is not None or bool(self._flights or self._deliveries)
+            behind = 1 if self.config.overlap and batch is not None else 0
+            ready = len(self._deliveries)  # read out after the step before the one that lands now
+            if batch is not None:
+                self._launch(batch)
+            while len(self._flights) > behind:
+                self._land(self._flights.popleft())
+            for _ in range(ready if behind else len(self._deliveries)):
+                self._deliver(self._deliveries.popleft())
+        return busy
 
     def fail_step(self, error: Exception) -> None:
-        """The step could not be finished: its requests fail, all others go on."""
-        for chunk in self._batch.chunks if self._batch else ():
-            self._fail(chunk.sequence, error)
+        """The step could not be finished: the requests it was about fail, all others go on."""
+        for sequence in self._at_work:
+            self._fail(sequence, error)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
+        family = self._live.get(sequence.order)
         self.cancel(sequence.order)
-        sequence.listener.on_error(error)
+        if family is not None:
+            family.listener.on_error(error)
+
+    def _retire(self, sequence: Sequence) -> None:
+        """Nothing more comes of the sequence; its pages go back."""
+        sequence.gone = True
+        self.scheduler.remove(sequence)
+
+    def _on_device(self) -> contextlib.AbstractContextManager[object]:
+        """Kernels are launched on the current GPU, which every thread has its own idea of."""
+        device = self.decoder.embed.device
+        return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+    def _launch(self, batch: Batch) -> None:
+        """Queue a step on the device: the tower, the layers, the draws; and book it. Nothing waits."""
+        self._at_work = [chunk.sequence for chunk in batch.chunks]
+        batch = self._with_features(batch)
+        if not batch.chunks:
+            return
+        started = time.perf_counter()
+        draws, copies = self._draws(batch, started)
+        output = self._backend(batch).forward(batch, draws)
+        flight = _Flight(batch, started, output, HostCopy(output.tokens) if output.tokens is not None else None)
+        row = 0
+        for chunk in batch.chunks:
+            keep_states(chunk, output.hidden[row : row + len(chunk)])
+            row += len(chunk)
+            chunk.sequence.advance(len(chunk))
+            flight.ends.append(End(chunk.sequence, chunk.stop, row - 1))
+            if not batch.decode:
+                self.scheduler.publish(chunk.sequence)
+            flight.ends += self._snapshot(chunk, row - 1, copies)
+        if copies:
+            self.runner.copy_pages(copies)
+        flight.drawn = [(sequence, sequence.expect()) for sequence, _ in draws]
+        self._flights.append(flight)
+
+    def _backend(self, batch: Batch) -> Runner | DecodeGraphs:
+        """What runs the step: a captured one, if it is large enough, or the layers one by one."""
+        rows = sum(len(chunk) for chunk in batch.chunks)
+        return self.graphs if self.graphs is not None and batch.decode and rows <= self.graphs.max_rows else self.runner
 
     def _with_features(self, batch: Batch) -> Batch:
         """The batch with its vision features made, less the sequences whose pictures failed."""
@@ -127,119 +205,102 @@ class Engine:
         failed = self.runner.load_features(batch)
         for sequence, error in failed.items():
             self._fail(sequence, error)
-        self._spend(batch, "vision", started)
+        for chunk in batch.chunks:
+            chunk.sequence.spent["vision"] += time.perf_counter() - started
         return batch.without(set(failed))
 
-    def _advance(self, batch: Batch, hidden: torch.Tensor, started: float) -> None:
-        """Book the fed tokens, keep the states readouts need, and sample where a trace goes on."""
-        row = 0
-        sampling: list[tuple[Sequence, int]] = []
+    def _draws(self, batch: Batch, now: float) -> tuple[Draws, list[tuple[int, int]]]:
+        """Who draws a token after this step, and from which row; further traces of a prompt fork at its end.
+
+        Returns:
+            the draws, and pages to copy once the step has written them.
+        """
+        draws: Draws = []
+        copies: list[tuple[int, int]] = []
+        row = -1
         for chunk in batch.chunks:
-            sequence, rows = chunk.sequence, hidden[row : row + len(chunk)]
-            sequence.advance(len(chunk))
-            _keep_states(sequence, chunk.start, rows)
-            if not batch.decode:
-                self.scheduler.publish(sequence)
             row += len(chunk)
-            if sequence.fed == len(sequence.ids):
-                sequence.close_if_late(time.perf_counter())
-                if sequence.thinking:
-                    sampling.append((sequence, row - 1))
-        if sampling:
-            sequences = [sequence for sequence, _ in sampling]
-            drawn = sample_next(self.decoder, hidden[[last for _, last in sampling]], sequences)
-            for sequence, token in zip(sequences, drawn, strict=True):
-                sequence.append(token)
-                sequence.listener.on_token(sequence.trace_len - 1, token)
-        self._spend(batch, "decode" if batch.decode else "prefill", started)
+            for sequence in (chunk.sequence, *self._followers(chunk, copies)):
+                if chunk.stop == len(sequence.ids):
+                    sequence.close_if_late(now)
+                if sequence.may_sample and chunk.stop == len(sequence.ids):
+                    draws.append((sequence, row))
+        return draws, copies
 
-    def _read_out(self, finished: list[Sequence]) -> None:
-        """Vectors of the sequences whose last token has been fed; they leave the engine."""
-        if not finished:
-            return
-        started = time.perf_counter()
-        for kind in sorted({sequence.request.readout.kind for sequence in finished}):
-            group = [sequence for sequence in finished if sequence.request.readout.kind == kind]
-            vectors = self._head_vectors(group) if kind == "head" else self._pooled_vectors(group)
-            host = vectors.float().cpu().numpy()
-            for sequence, vector in zip(group, host, strict=True):
-                sequence.spent["readout"] += time.perf_counter() - started
+    def _followers(self, chunk: Chunk, copies: list[tuple[int, int]]) -> list[Sequence]:
+        """The further traces of a request whose prompt ends with this chunk; without room they queue like others."""
+        family = self._live[chunk.sequence.order]
+        if not family.waiting or chunk.stop < chunk.sequence.prompt_len or chunk.sequence.dispensable:
+            return []
+        followers, family.waiting = family.waiting, []
+        forked = []
+        for follower in followers:
+            pages = self.scheduler.fork(chunk.sequence, follower, chunk.stop)
+            if pages is None:
+                self.scheduler.add(follower)
+            else:
+                follower.started = chunk.sequence.started
+                forked.append(follower)
+                copies += pages
+        return forked
+
+    def _snapshot(self, chunk: Chunk, row: int, copies: list[tuple[int, int]]) -> list[End]:
+        """A snapshot of the sequence, if one is due and there is room; where it ends if nothing is to be fed for it."""
+        family = self._live[chunk.sequence.order]
+        if not family.wants_snapshot(chunk.sequence):
+            return []
+        child = family.snapshot(chunk.sequence)
+        pages = self.scheduler.fork(chunk.sequence, child, chunk.stop)
+        if pages is None:
+            child.gone = True
+            return []
+        copies += pages
+        return [End(child, chunk.stop, row)]
+
+    def _land(self, flight: _Flight) -> None:
+        """Wait for a step's tokens, let them decide what goes on, and read out what is done."""
+        self._at_work = [end.sequence for end in flight.ends]
+        if flight.tokens is not None:
+            for (sequence, index), token in zip(flight.drawn, flight.tokens.get().tolist(), strict=True):
+                if not sequence.gone and sequence.learn(index, token):
+                    sequence.listener.on_token(index, token)
+        row = 0
+        for chunk in flight.batch.chunks:
+            keep_markers(chunk, flight.output.hidden[row : row + len(chunk)])
+            row += len(chunk)
+        stage = "decode" if flight.batch.decode else "prefill"
+        self._spend_since(flight.started, self._at_work, stage)
+        self._read_out([end for end in flight.ends if end.is_last and not end.sequence.gone], flight.output)
+
+    def _read_out(self, ends: list[End], output: StepOutput) -> None:
+        """Read the vectors of sequences whose last token has been fed; they leave the scheduler."""
+        for kind in sorted({end.sequence.request.readout.kind for end in ends}):
+            started = time.perf_counter()
+            group = [end for end in ends if end.sequence.request.readout.kind == kind]
+            group.sort(key=lambda end: not end.sequence.dispensable)  # a snapshot comes before the result
+            vectors = HostCopy(self._reader.read(kind, group, output))
+            sequences = [end.sequence for end in group]
+            for sequence in sequences:
+                self.scheduler.remove(sequence)
+            self._deliveries.append(_Delivery(sequences, vectors, started))
+
+    def _deliver(self, delivery: _Delivery) -> None:
+        """Wait for vectors, and hand them to those who asked."""
+        self._at_work = delivery.sequences
+        vectors = delivery.vectors.get().numpy()
+        self._spend_since(delivery.started, delivery.sequences, "readout")
+        for sequence, vector in zip(delivery.sequences, vectors, strict=True):
+            if sequence.gone:
+                continue
+            sequence.gone = True
+            family = self._live[sequence.order]
+            if all(other.gone for other in family.traces):
                 self.cancel(sequence.order)
-                sequence.listener.on_result(_result(sequence, vector[: sequence.request.readout.dim]))
+            sequence.listener.on_result(result_of(sequence, vector))
 
-    def _head_vectors(self, group: list[Sequence]) -> torch.Tensor:
-        assert self.head is not None
-        return self.head.forward(
-            self.runner.tapped(group),
-            torch.cat([_all_positions(sequence) for sequence in group], dim=1),
-            [sequence.fed for sequence in group],
-            self._pooling(group, [sequence.fed for sequence in group]),
-        )
-
-    def _pooled_vectors(self, group: list[Sequence]) -> torch.Tensor:
-        states = [torch.cat(sequence.kept) for sequence in group]
-        decoder, pooling = self.decoder, self._pooling(group, [len(state) for state in states])
-        return decoder.ops.pool_normalize(torch.cat(states), decoder.norm, decoder.spec.norm_eps, pooling)
-
-    def _pooling(self, group: list[Sequence], lengths: list[int]) -> Pooling:
-        readouts = [sequence.request.readout for sequence in group]
-        return Pooling.of(
-            lengths,
-            dims=[readout.dim or self.decoder.spec.hidden_size for readout in readouts],
-            normalize=[readout.normalize for readout in readouts],
-            device=self.decoder.embed.device,
-            mean=readouts[0].kind == "mean",
-        )
-
-    def _spend(self, batch: Batch, stage: str, started: float) -> None:
-        elapsed = time.perf_counter() - started
-        for chunk in batch.chunks:
-            chunk.sequence.spent[stage] += elapsed
-
-
-def _keep_states(sequence: Sequence, start: int, rows: torch.Tensor) -> None:
-    """Keep what the readout will need of the states of tokens `start` on: [t, C]."""
-    readout = sequence.request.readout
-    if readout.kind == "mean":
-        sequence.kept.append(rows)
-    elif readout.kind == "last" and sequence.fed == len(sequence.ids):  # it may turn out to be the last one
-        sequence.kept = [rows[-1:]]
-    elif readout.kind == "marker":
-        assert readout.position is not None
-        if start <= readout.position < start + len(rows):
-            sequence.kept = [rows[readout.position - start][None]]
-
-
-def _all_positions(sequence: Sequence) -> torch.Tensor:
-    """int64 [3, fed]: of the prompt, then of everything fed after it."""
-    after = torch.arange(sequence.prompt_len, sequence.fed) + sequence.request.position_delta
-    return torch.cat([sequence.request.positions, after.expand(3, -1)], dim=1)
-
-
-def _result(sequence: Sequence, vector: SequenceOf[float]) -> EngineResult:
-    request, now = sequence.request, time.perf_counter()
-    spent = {stage: 1000 * seconds for stage, seconds in sequence.spent.items()}
-    total = 1000 * (now - request.arrival)
-    uncovered = sum(span.length for span in request.media) - sequence.vision - sequence.vision_cached
-    counts = Counts(
-        prompt=sequence.prompt_len,
-        trace=sequence.trace_len,
-        suffix=len(sequence.ids) - sequence.prompt_len - sequence.trace_len,
-        computed=sequence.computed,
-        cached=sequence.cached,
-        replayed=sequence.replayed,
-        head=sequence.fed if request.readout.kind == "head" else 0,
-        vision=sequence.vision,
-        vision_cached=sequence.vision_cached + max(0, uncovered),
-    )
-    queue = max(0.0, total - request.preprocess_ms - sum(spent.values()))
-    timings = Timings(preprocess=request.preprocess_ms, queue=queue, total=total, **spent)
-    assert sequence.finish_reason is not None
-    return EngineResult(
-        vector=vector,  # type: ignore[arg-type]
-        trace_ids=sequence.trace_ids,
-        finish_reason=sequence.finish_reason,
-        forced_by=sequence.forced_by,
-        counts=counts,
-        timings=timings,
-    )
+    def _spend_since(self, started: float, sequences: list[Sequence], stage: str) -> None:
+        """Book the time since something was launched, or since the one before it landed, whichever is less."""
+        now = time.perf_counter()
+        for sequence in sequences:
+            sequence.spent[stage] += now - max(started, self._last_landed)
+        self._last_landed = now

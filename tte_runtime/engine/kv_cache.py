@@ -71,6 +71,12 @@ class PagePool:
             found.append(page)
         return found
 
+    def hold(self, pages: Iterable[int]) -> None:
+        """One more holder for pages that are held already, as a fork does."""
+        for page in pages:
+            assert self._holders[page] > 0, f"page {page} is shared by nobody"
+            self._holders[page] += 1
+
     def publish(self, page: int, key: bytes) -> None:
         """Let others find a page; its content must be final. A key that is known keeps its first page."""
         if self._prefix_cache and key not in self._page_of and page not in self._key_of:

@@ -12,6 +12,9 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.request import EngineRequest, EngineResult, Listener
 from tte_runtime.errors import EngineError
@@ -129,8 +132,12 @@ class EngineLoop:
         def on_token(index: int, token: int) -> None:
             _tell(listener.on_token, index, token)
 
+        def on_snapshot(length: int, vector: NDArray[np.float32]) -> None:
+            _tell(listener.on_snapshot, length, vector)
+
         self._listeners[ticket] = listener
-        self._numbers[ticket] = engine, engine.add(request, Listener(on_result, on_error, on_token))
+        relayed = Listener(on_result, on_error, on_token, on_snapshot)
+        self._numbers[ticket] = engine, engine.add(request, relayed)
 
     def _drop(self, ticket: int) -> None:
         self._listeners.pop(ticket, None)

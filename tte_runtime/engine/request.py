@@ -95,6 +95,11 @@ class EngineRequest:
         media: spans of placeholders, in order.
         max_trace_tokens: most tokens to sample; 0 embeds without a trace.
         known_trace: fed instead of sampling anything; `None` where there is none.
+        num_traces: traces forked from the prompt, drawn with trace indices from `sampling.trace_index` on; their
+            vectors are averaged.
+        snapshot_every: read the vector as it would stand after every so many trace tokens; 0 for never. Snapshots are
+            best effort: one is left out where no page is free.
+        stop_cosine: end the trace once two snapshots in a row have at least this cosine; `None` for never.
         stop_ids: ids that end the trace; the one sampled is fed like any other.
         close_ids: fed first when a limit ends the trace in the stop token's stead.
         suffix_ids: always fed last.
@@ -113,6 +118,9 @@ class EngineRequest:
     close_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
     sampling: Sampling = Sampling()
+    num_traces: int = 1
+    snapshot_every: int = 0
+    stop_cosine: float | None = None
     readout: Readout = Readout()
     priority: Priority = "interactive"
     deadline: float | None = None
@@ -128,7 +136,10 @@ class EngineRequest:
 
 @dataclass(frozen=True, eq=False)
 class EngineResult:
-    """What the engine gives back: the vector, float32 [E], as long as its readout asked for, and how it came about."""
+    """What the engine gives back: the vector, float32 [E] as long as was asked for, and how it came about.
+
+    `trace_ids`, `finish_reason` and `forced_by` are those of the first trace; `traces` has all of them.
+    """
 
     vector: NDArray[np.float32]
     trace_ids: tuple[int, ...]
@@ -136,6 +147,7 @@ class EngineResult:
     forced_by: ForcedBy | None
     counts: Counts
     timings: Timings
+    traces: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,8 @@ class Listener:
     """Where a request's news go; called on the engine's thread, so the callables must be quick.
 
     Attributes:
-        on_token: a trace token was sampled: (index, id).
+        on_token: a token of the first trace was sampled: (index, id).
+        on_snapshot: the vector as it would stand if the trace ended now: (trace tokens, float32 [E]).
         on_result: the request is done.
         on_error: the request failed; nothing else comes.
     """
@@ -151,3 +164,4 @@ class Listener:
     on_result: Callable[[EngineResult], None]
     on_error: Callable[[Exception], None]
     on_token: Callable[[int, int], None] = field(default=lambda index, token: None)
+    on_snapshot: Callable[[int, NDArray[np.float32]], None] = field(default=lambda tokens, vector: None)

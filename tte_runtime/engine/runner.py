@@ -1,23 +1,44 @@
-"""From a batch of tokens to hidden states: builds the step's tensors and runs the decoder over the page pool.
+"""From a batch of tokens to hidden states and next tokens: builds the step's tensors and runs the decoder over pages.
 
-Owns the pages' memory. Knows no queues, no sampling and no readouts.
+Owns the pages' memory and the device's own record of sampled tokens. Knows no queues and no readouts, and never
+waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from tte_runtime.config import PAGE_SIZE, EngineConfig
 from tte_runtime.engine.request import MediaSpan
+from tte_runtime.engine.sampler import draw_for
 from tte_runtime.engine.scheduler import Batch, Chunk
-from tte_runtime.engine.sequence import Features, Sequence
+from tte_runtime.engine.sequence import UNKNOWN, Features, Sequence
 from tte_runtime.models.decoder import Decoder, Taps
 from tte_runtime.ops import StepLayout
+from tte_runtime.ops.transfer import to_device, upload
 
 FeatureSource = Callable[[list[MediaSpan]], list[Features]]
+Draws = list[tuple[Sequence, int]]  # who draws a token, and from the state in which row
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a step computed, on the device.
+
+    Attributes:
+        hidden: [T, C], states before the final norm, in the order of the chunks. From a captured step they are the
+            caller's to keep only if a request of the batch needs them for its readout.
+        tokens: int64, one a draw; `None` where nothing was drawn.
+        vectors: float32 [T, E], every row normed and of unit length, where that was part of the step.
+    """
+
+    hidden: torch.Tensor
+    tokens: torch.Tensor | None
+    vectors: torch.Tensor | None = None
 
 
 class Runner:
@@ -33,12 +54,14 @@ class Runner:
     def __init__(self, decoder: Decoder, config: EngineConfig, features: FeatureSource, tap_layer: int | None) -> None:
         self.decoder = decoder
         self._features = features
-        self._device = decoder.embed.device
-        self._kv_pages = decoder.new_pages(config.num_pages)
-        self._taps: Taps | None = None
+        self.device = decoder.embed.device
+        self.kv_pages = decoder.new_pages(config.num_pages)
+        self.taps: Taps | None = None
         if tap_layer is not None:
             width = decoder.spec.hidden_size
-            self._taps = Taps(tap_layer, decoder.embed.new_zeros(config.num_pages * PAGE_SIZE, width))
+            self.taps = Taps(tap_layer, decoder.embed.new_zeros(config.num_pages * PAGE_SIZE, width))
+        # The latest token of every lane, for steps that are queued before the host has seen it; one lane is scratch.
+        self.latest = torch.zeros(config.max_batch_size + 1, dtype=torch.int64, device=self.device)
 
     def load_features(self, batch: Batch) -> dict[Sequence, Exception]:
         """See that every picture the batch touches has its features. Returns the sequences whose pictures failed."""
@@ -75,27 +98,60 @@ class Runner:
             else:
                 sequence.vision_cached += span.length
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Feed the batch. Returns the states before the final norm, [T, C], in the order of the chunks."""
+    def forward(self, batch: Batch, draws: Draws) -> StepOutput:
+        """Feed the batch and draw the next tokens of `draws`."""
         layout, positions = self._layout(batch)
         # Pages of prompts can be found again by thinking requests, so they are written in all layers; those of
         # closing and suffix tokens cannot, and a head reads only what is tapped.
         depth = None
-        if self._taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks):
-            depth = self._taps.layer
-        hidden, deepstack = self._embed(batch)
-        return self.decoder.forward(hidden, positions, layout, self._kv_pages, self._taps, depth, deepstack)
+        if self.taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks):
+            depth = self.taps.layer
+        states, deepstack = self._embed(batch)
+        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, depth, deepstack)
+        return StepOutput(hidden, self.draw(hidden, draws) if draws else None)
+
+    def draw(self, hidden: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Next tokens, int64, one a draw, from states [T, C]; they are also kept by lane."""
+        filtered = [is_filtered(sequence) for sequence, _ in draws]
+        if len(set(filtered)) == 1:
+            return self._draw_alike(hidden, draws)
+        # top-k and top-p take a path of their own, which the draws beside them must not notice.
+        tokens = torch.empty(len(draws), dtype=torch.int64, device=self.device)
+        for kind in (False, True):
+            chosen = [i for i, own in enumerate(filtered) if own == kind]
+            drawn = self._draw_alike(hidden, [draws[i] for i in chosen])
+            tokens[to_device(chosen, torch.int64, self.device)] = drawn
+        return tokens
+
+    def _draw_alike(self, hidden: torch.Tensor, draws: Draws) -> torch.Tensor:
+        sequences = [sequence for sequence, _ in draws]
+        rows = to_device([row for _, row in draws], torch.int64, self.device)
+        tokens = self.decoder.next_tokens(hidden[rows], draw_for(sequences, self.device))
+        self.latest[to_device([_lane(sequence) for sequence in sequences], torch.int64, self.device)] = tokens
+        return tokens
 
     def tapped(self, sequences: list[Sequence]) -> torch.Tensor:
         """The kept states of all tokens of some sequences, one after another: [T, C]."""
-        assert self._taps is not None, "nothing is tapped"
+        assert self.taps is not None, "nothing is tapped"
         slots = [sequence.slot(i) for sequence in sequences for i in range(sequence.fed)]
-        return self._taps.pages[torch.tensor(slots, device=self._device)]
+        return self.taps.pages[to_device(slots, torch.int64, self.device)]
+
+    def copy_pages(self, pairs: list[tuple[int, int]]) -> None:
+        """Copy whole pages, all layers and taps, (from, to) each."""
+        source, target = (to_device(list(pages), torch.int64, self.device) for pages in zip(*pairs, strict=True))
+        self.kv_pages[:, :, target] = self.kv_pages[:, :, source]
+        if self.taps is not None:
+            pages = self.taps.pages.unflatten(0, (-1, PAGE_SIZE))
+            pages[target] = pages[source]
 
     def _embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The batch's input states, [T, C], and what DeepStack adds to them, [n, T, C], if anything."""
-        ids = [token for c in batch.chunks for token in c.sequence.ids[c.start : c.stop]]
-        hidden = F.embedding(torch.tensor(ids, device=self._device), self.decoder.embed)
+        known = [token for c in batch.chunks for token in c.sequence.ids[c.start : c.stop]]
+        ids = to_device(known, torch.int64, self.device)
+        if UNKNOWN in known:
+            lanes = [_lane(c.sequence) if c.sequence.num_unknown else 0 for c in batch.chunks for _ in range(len(c))]
+            ids = torch.where(ids < 0, self.latest[to_device(lanes, torch.int64, self.device)], ids)
+        hidden = F.embedding(ids, self.decoder.embed)
         deepstack: torch.Tensor | None = None
         if batch.decode:
             return hidden, deepstack
@@ -116,27 +172,26 @@ class Runner:
 
     def _layout(self, batch: Batch) -> tuple[StepLayout, torch.Tensor]:
         """The step's layout and its positions, int64 [3, T]. In a decode step every token is a row of its own."""
-        chunks = batch.chunks
+        chunks, device = batch.chunks, self.device
         slots = [c.sequence.slot(i) for c in chunks for i in range(c.start, c.stop)]
         if batch.decode:
             tables = [c.sequence.pages for c in chunks for _ in range(len(c))]
             query_lens = [1] * len(slots)
             kv_lens = [i + 1 for c in chunks for i in range(c.start, c.stop)]
             flat = [c.sequence.position(i) for c in chunks for i in range(c.start, c.stop)]
-            positions = torch.tensor(flat, device=self._device).expand(3, -1)
+            positions = to_device(flat, torch.int64, device).expand(3, -1)
         else:
             tables = [c.sequence.pages for c in chunks]
             query_lens = [len(c) for c in chunks]
             kv_lens = [c.stop for c in chunks]
             parts = [c.sequence.request.positions[:, c.start : c.stop] for c in chunks]
-            positions = torch.cat(parts, dim=1).to(self._device)
-        starts = torch.tensor([0, *query_lens]).cumsum(0)
+            positions = upload(torch.cat(parts, dim=1), device)
         layout = StepLayout(
             decode=batch.decode,
-            slots=torch.tensor(slots, device=self._device),
+            slots=to_device(slots, torch.int64, device),
             page_table=self._page_table(tables),
-            cu_seqlens=starts.to(self._device, torch.int32),
-            kv_lens=torch.tensor(kv_lens, dtype=torch.int32, device=self._device),
+            cu_seqlens=upload(torch.tensor([0, *query_lens]).cumsum(0).to(torch.int32), device),
+            kv_lens=to_device(kv_lens, torch.int32, device),
             query_lens_host=tuple(query_lens),
             kv_lens_host=tuple(kv_lens),
         )
@@ -145,7 +200,18 @@ class Runner:
     def _page_table(self, tables: list[list[int]]) -> torch.Tensor:
         width = max(len(table) for table in tables)
         padded = [table + [0] * (width - len(table)) for table in tables]
-        return torch.tensor(padded, dtype=torch.int32, device=self._device)
+        return upload(torch.tensor(padded, dtype=torch.int32), self.device)
+
+
+def is_filtered(sequence: Sequence) -> bool:
+    """The sequence draws among the likeliest tokens only."""
+    sampling = sequence.request.sampling
+    return sampling.top_k > 0 or sampling.top_p < 1
+
+
+def _lane(sequence: Sequence) -> int:
+    assert sequence.lane is not None, "only what runs draws tokens"
+    return sequence.lane
 
 
 def _overlap(chunk: Chunk, span: MediaSpan) -> bool:

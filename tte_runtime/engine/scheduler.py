@@ -44,7 +44,7 @@ class Scheduler:
 
     Args:
         pool: the pages.
-        max_batch_size: most sequences running at once.
+        max_batch_size: most sequences running at once, snapshots apart.
         max_prefill_tokens: most tokens of a prefill step.
     """
 
@@ -56,6 +56,7 @@ class Scheduler:
         self.running: list[Sequence] = []  # by rank
         self.num_preempted = 0
         self._decoded_last = False
+        self._lanes = list(range(max_batch_size - 1, -1, -1))
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence in the queue."""
@@ -68,20 +69,46 @@ class Scheduler:
                 queue.remove(sequence)
         pages, sequence.pages = sequence.pages, []
         self.pool.release(pages)
+        self._leave_lane(sequence)
+
+    def fork(self, parent: Sequence, child: Sequence, fed: int) -> list[tuple[int, int]] | None:
+        """Let `child` run on after `parent`'s first `fed` tokens, over the same full pages and a copy of the last one.
+
+        Returns:
+            the page to copy and where to, if there is one; `None`, and nothing is done, where room is lacking.
+        """
+        num_shared = fed // PAGE_SIZE
+        if not child.dispensable and not self._lanes:
+            return None
+        try:
+            fresh = self.pool.allocate(max(child.num_pages_needed - num_shared, 0))
+        except OutOfPages:
+            return None
+        self.pool.hold(parent.pages[:num_shared])
+        child.pages = parent.pages[:num_shared] + fresh
+        child.fed = fed
+        child.high_water = max(child.high_water, fed)
+        self._run(child)
+        return [(parent.pages[num_shared], fresh[0])] if fed % PAGE_SIZE else []
 
     def schedule(self) -> Batch | None:
-        """The next step, or `None` where there is nothing to do."""
+        """The next step, or `None` where there is nothing to feed now."""
         self._admit()
         prefilling = [s for s in self.running if s.in_prefill]
         if prefilling and self._prefill_goes_first(prefilling[0]):
-            self._decoded_last = False
-            return Batch(decode=False, chunks=tuple(self._prefill_chunks(prefilling)))
+            return self._prefill(prefilling)
         rows = self._decode_rows()
         self._decoded_last = True
         if rows:
             return Batch(decode=True, chunks=tuple(rows))
-        # Growing for decode can preempt everything that decodes; what prefills then goes on.
-        return self.schedule() if self.running or self.waiting else None
+        # Growing for decode can preempt everything that decodes; what prefills, or can be admitted now, goes on.
+        self._admit()
+        prefilling = [s for s in self.running if s.in_prefill]
+        return self._prefill(prefilling) if prefilling else None
+
+    def _prefill(self, prefilling: list[Sequence]) -> Batch:
+        self._decoded_last = False
+        return Batch(decode=False, chunks=tuple(self._prefill_chunks(prefilling)))
 
     def publish(self, sequence: Sequence) -> None:
         """Make the prompt's finished full pages findable."""
@@ -107,7 +134,7 @@ class Scheduler:
 
     def _decode_rows(self) -> list[Chunk]:
         # In order of rank: growing can only preempt sequences further down this list, which then do not grow.
-        ready = [s for s in self.running[:] if not s.in_prefill and self._grow(s)]
+        ready = [s for s in self.running[:] if not s.in_prefill and s.fed < len(s.ids) and self._grow(s)]
         spare = max(self.max_batch_size, 64) - len(ready)
         rows = []
         for sequence in ready:
@@ -119,12 +146,23 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting:
             sequence = self.waiting[0]
-            if len(self.running) >= self.max_batch_size and not self._preempt_after(sequence):
-                return
+            while not self._lanes:
+                if not self._preempt_after(sequence):
+                    return
             if not self._claim(sequence):
                 return
-            self.waiting.pop(0)
-            bisect.insort(self.running, sequence, key=lambda s: s.rank)
+            self.waiting.remove(sequence)  # preempting may have put another first
+            self._run(sequence)
+
+    def _run(self, sequence: Sequence) -> None:
+        bisect.insort(self.running, sequence, key=lambda s: s.rank)
+        if not sequence.dispensable:  # a snapshot draws nothing
+            sequence.lane = self._lanes.pop()
+
+    def _leave_lane(self, sequence: Sequence) -> None:
+        if sequence.lane is not None:
+            self._lanes.append(sequence.lane)
+            sequence.lane = None
 
     def _claim(self, sequence: Sequence) -> bool:
         """Find cached pages of the prompt and allocate the rest, preempting lower priorities if need be."""
@@ -157,17 +195,25 @@ class Scheduler:
         return True
 
     def _preempt_after(self, sequence: Sequence, *, only_lower: bool = False) -> bool:
-        """Preempt the running sequence of the worst rank, if that is worse than `sequence`'s."""
-        if not self.running:
+        """Preempt the running sequence of the worst rank, if that is worse than `sequence`'s.
+
+        One whose last token is fed is about to leave by itself.
+        """
+        victim = next((other for other in reversed(self.running) if not other.done), None)
+        if victim is None:
             return False
-        victim = self.running[-1]
         worse = victim.rank[0] > sequence.rank[0] if only_lower else victim.rank > sequence.rank
         if worse:
             self._preempt(victim)
         return worse
 
     def _preempt(self, victim: Sequence) -> None:
+        if victim.dispensable:
+            victim.gone = True
+            self.remove(victim)
+            return
         self.running.remove(victim)
         self.pool.release(victim.restart())
+        self._leave_lane(victim)
         self.num_preempted += 1
         self.add(victim)

@@ -20,6 +20,7 @@ from tte_runtime.models.decoder import LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
 from tte_runtime.ops import Pooling, StepLayout, TorchOps
+from tte_runtime.ops.transfer import to_device, upload
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class DecoderHead:
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
         pages = states.new_zeros(len(self.stack.layers), 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
-        hidden = self.stack.forward(states, positions.to(states.device), layout, pages)
+        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages)
         return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
 
 
@@ -117,10 +118,10 @@ def _own_layout(lengths: list[int], device: torch.device) -> tuple[StepLayout, i
     slots = [first * PAGE_SIZE + i for first, length in zip(firsts, lengths, strict=True) for i in range(length)]
     layout = StepLayout(
         decode=False,
-        slots=torch.tensor(slots, device=device),
-        page_table=torch.tensor(table, dtype=torch.int32, device=device),
-        cu_seqlens=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device),
-        kv_lens=torch.tensor(lengths, dtype=torch.int32, device=device),
+        slots=to_device(slots, torch.int64, device),
+        page_table=upload(torch.tensor(table, dtype=torch.int32), device),
+        cu_seqlens=to_device([0, *itertools.accumulate(lengths)], torch.int32, device),
+        kv_lens=to_device(lengths, torch.int32, device),
         query_lens_host=tuple(lengths),
         kv_lens_host=tuple(lengths),
     )

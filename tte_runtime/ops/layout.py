@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 
 from tte_runtime.config import PAGE_SIZE
+from tte_runtime.ops.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class Pooling:
     ) -> Pooling:
         """From what the host knows of every vector."""
         return cls(
-            cu_seqlens=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device),
-            dims=torch.tensor(dims, dtype=torch.int32, device=device),
-            normalize=torch.tensor(normalize, dtype=torch.bool, device=device),
+            cu_seqlens=to_device([0, *itertools.accumulate(lengths)], torch.int32, device),
+            dims=to_device(dims, torch.int32, device),
+            normalize=to_device(normalize, torch.bool, device),
             mean=mean,
         )

@@ -1,0 +1,139 @@
+"""The host a step behind, and decode steps over fixed memory: the same tokens and vectors as step by step.
+
+Capturing needs a GPU; everything a captured step does besides runs here, called anew instead of replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tte_runtime import Embedder, EngineConfig, Think
+from tte_runtime.engine.graphs import SIZES, Body, DecodeGraphs
+from tte_runtime.engine.request import EngineResult
+from tte_runtime.engine.runner import StepOutput
+from tte_runtime.errors import OptionError
+from tte_runtime.inputs.items import parse_item
+
+Item = tuple[Any, str, int]
+SMALL = {"max_context": 208, "kv_cache_tokens": 320, "prefix_cache": False}
+SAMPLED = {"temperature": 1.0, "seed": 4}
+
+
+def call_again(body: Body) -> tuple[Callable[[], None], StepOutput]:
+    """As a capture does: the first call's output is written anew by every replay."""
+    output = body()
+
+    def replay() -> None:
+        again = body()
+        for name in ("hidden", "tokens", "vectors"):
+            getattr(output, name).copy_(getattr(again, name))
+
+    return replay, output
+
+
+def captured(folder: Path, **options: Any) -> Embedder:
+    """An embedder whose decode steps run over fixed memory."""
+    embedder = Embedder.from_pretrained(folder, **{"max_context": 640, **options})
+    engine = embedder._pipeline.engine
+    with torch.inference_mode():
+        engine.graphs = DecodeGraphs(engine.runner, engine.config, call_again)
+    return embedder
+
+
+def embed(embedder: Embedder, requests: list[Item], **think: Any) -> list[EngineResult]:
+    """Twenty-four of the requests, all on their way before the first is waited for."""
+    pending = [
+        embedder._pipeline.submit(
+            parse_item(item),
+            role,  # type: ignore[arg-type]
+            Think(max_tokens=limit, **think) if limit else None,
+            priority="interactive",
+            normalize=True,
+        )
+        for item, role, limit in requests[:24]
+    ]
+    return [one.result() for one in pending]
+
+
+@pytest.fixture(scope="module")
+def step_by_step(random_folder: Path, requests: list[Item]) -> Iterator[list[list[EngineResult]]]:
+    with Embedder.from_pretrained(random_folder) as embedder:
+        yield [embed(embedder, requests), embed(embedder, requests, **SAMPLED)]
+
+
+def check(got: list[EngineResult], expected: list[EngineResult]) -> None:
+    for ours, theirs in zip(got, expected, strict=True):
+        assert ours.trace_ids == theirs.trace_ids
+        assert (ours.finish_reason, ours.forced_by) == (theirs.finish_reason, theirs.forced_by)
+        assert ours.counts.suffix == theirs.counts.suffix
+        assert np.abs(ours.vector - theirs.vector).max() < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, SMALL], ids=["roomy", "preempting"])
+@pytest.mark.parametrize("make", [Embedder.from_pretrained, captured], ids=["eager", "captured"])
+@pytest.mark.parametrize("overlap", [True, False], ids=["one behind", "in step"])
+def test_equal_to_step_by_step(
+    random_folder: Path,
+    requests: list[Item],
+    step_by_step: list[list[EngineResult]],
+    make: Any,
+    overlap: bool,
+    options: dict[str, int],
+) -> None:
+    with make(random_folder, overlap=overlap, **{"max_context": 640, **options}) as embedder:
+        check(embed(embedder, requests), step_by_step[0])
+        check(embed(embedder, requests, **SAMPLED), step_by_step[1])
+        engine = embedder._pipeline.engine
+        assert bool(engine.scheduler.num_preempted) == bool(options), "the pool was not small enough to tell"
+        assert engine.pool.num_available == engine.pool.num_pages - 1, "a page was lost"
+        assert len(engine.scheduler._lanes) == engine.config.max_batch_size, "a lane was lost"
+
+
+def test_top_p_beside_greedy_in_captured_steps(random_folder: Path) -> None:
+    def run(embedder: Embedder) -> list[tuple[int, ...]]:
+        pending = [
+            embedder._pipeline.submit(item, "query", think, priority="interactive", normalize=True)
+            for item, think in zip(items, thinking, strict=True)
+        ]
+        return [one.result().trace_ids for one in pending]
+
+    items = [parse_item(f"text {i}") for i in range(6)]
+    thinking = [Think(max_tokens=9, **(SAMPLED | {"top_p": 0.8, "top_k": 5} if i % 2 else {})) for i in range(6)]
+    with Embedder.from_pretrained(random_folder) as plain, captured(random_folder, overlap=True) as ours:
+        assert run(ours) == run(plain)
+
+
+def test_a_step_too_large_for_a_graph_runs_without(random_folder: Path) -> None:
+    with captured(random_folder, overlap=True, max_batch_size=80) as embedder:
+        assert embedder._pipeline.engine.graphs is not None
+        assert embedder._pipeline.engine.graphs.max_rows == SIZES[-1]
+        texts = [f"text {i}" for i in range(80)]
+        together = embedder.embed(texts, role="query", think=Think(max_tokens=4))
+        alone = embedder.embed(texts[79], role="query", think=Think(max_tokens=4))
+    assert together[79].trace_ids == alone.trace_ids
+    assert np.abs(together[79].vector - alone.vector).max() < 1e-5
+
+
+def test_leaving_a_stream_while_a_step_is_under_way(random_folder: Path) -> None:
+    with captured(random_folder, overlap=True) as embedder:
+        stream = embedder.stream("one two", role="query", think=Think(max_tokens=90))
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        result = embedder.embed("after", role="query", think=Think(max_tokens=5))
+        engine = embedder._pipeline.engine
+        assert engine.idle and engine.pool.num_available == engine.pool.num_pages - 1
+    with Embedder.from_pretrained(random_folder) as plain:
+        assert plain.embed("after", role="query", think=Think(max_tokens=5)).trace_ids == result.trace_ids
+
+
+def test_graphs_are_refused_without_a_gpu() -> None:
+    with pytest.raises(OptionError, match="needs a GPU"):
+        EngineConfig(cuda_graphs=True, device="cpu").resolve(model_context=64, bytes_per_token=4)
+    with pytest.raises(OptionError, match="overlap must be"):
+        EngineConfig(overlap="yes")  # type: ignore[arg-type]

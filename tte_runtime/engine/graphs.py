@@ -1,0 +1,231 @@
+"""Decode steps as CUDA graphs: one replay runs the layers, draws the next tokens and reads every row out.
+
+A graph is captured for a few numbers of rows; a step takes the smallest that holds it and pads with rows that write
+to scratch. What a step is told goes up in one copy from pinned memory. Knows no requests beyond their rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from tte_runtime.config import PAGE_SIZE, EngineConfig
+from tte_runtime.engine.readout import needs_states
+from tte_runtime.engine.request import Readout
+from tte_runtime.engine.runner import Draws, Runner, StepOutput, is_filtered
+from tte_runtime.engine.scheduler import Batch
+from tte_runtime.ops import Draw, Pooling, StepLayout
+from tte_runtime.ops.transfer import to_device
+
+SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # rows; the last is the most that one launch of decode_linear takes
+STAGES = 3  # pinned buffers in turn: the host writes one while the copy of the one before may still be under way
+LONGS = ("ids", "read_lane", "write_lane", "slot", "position", "seed", "draw_position", "trace_index")
+
+Body = Callable[[], StepOutput]
+Capture = Callable[[Body], tuple[Callable[[], None], StepOutput]]
+
+
+def cuda_capture() -> Capture:
+    """A way to capture bodies in CUDA graphs that share one pool of memory.
+
+    They may: only one runs at a time, and what it leaves is copied before the next one starts.
+    """
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(body: Body) -> tuple[Callable[[], None], StepOutput]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles kernels and lets libraries allocate, which a capture must not
+            body()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            output = body()
+        return graph.replay, output
+
+    return capture
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a step of `size` rows is told, as views of one block of bytes: device memory, or pinned memory to fill."""
+
+    block: torch.Tensor  # uint8
+    longs: torch.Tensor  # int64 [len(LONGS), size]
+    temperature: torch.Tensor  # float32 [size]
+    kv_lens: torch.Tensor  # int32 [size]
+    dims: torch.Tensor  # int32 [size]
+    table: torch.Tensor  # int32 [size, width]
+    normalize: torch.Tensor  # bool [size]
+
+    @classmethod
+    def make(cls, size: int, width: int, device: torch.device, *, pinned: bool = False) -> _Block:
+        """Zeros: every row is padding."""
+        four = 4 * size
+        ends = list(itertools.accumulate([8 * size * len(LONGS), four, four, four, four * width, size]))
+        block = torch.zeros(ends[-1], dtype=torch.uint8, device=device, pin_memory=pinned)
+        longs, temperature, kv_lens, dims, table, flags = (block[a:b] for a, b in itertools.pairwise([0, *ends]))
+        return cls(
+            block,
+            longs.view(torch.int64).view(len(LONGS), size),
+            temperature.view(torch.float32),
+            kv_lens.view(torch.int32),
+            dims.view(torch.int32),
+            table.view(torch.int32).view(size, width),
+            flags.view(torch.bool),
+        )
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.longs[LONGS.index(name)]
+
+
+class _Step:
+    """The decode step for `size` rows: memory that stays where it is, and the replay over it."""
+
+    def __init__(self, runner: Runner, size: int, width: int, capture: Capture) -> None:
+        device = runner.device
+        pinned = device.type == "cuda"
+        self.size = size
+        self.inputs = _Block.make(size, width, device)
+        stages = [_Block.make(size, width, torch.device("cpu"), pinned=pinned) for _ in range(STAGES)]
+        self.stages: Iterator[_Block] = itertools.cycle(stages)
+        self._starts = torch.arange(size + 1, dtype=torch.int32, device=device)
+        self.replay, self.output = capture(lambda: self._body(runner))
+
+    def _body(self, runner: Runner) -> StepOutput:
+        told, decoder = self.inputs, runner.decoder
+        ids = torch.where(told["ids"] < 0, runner.latest[told["read_lane"]], told["ids"])
+        layout = StepLayout(
+            decode=True,
+            slots=told["slot"],
+            page_table=told.table,
+            cu_seqlens=self._starts,
+            kv_lens=told.kv_lens,
+            query_lens_host=(1,) * self.size,
+            kv_lens_host=(told.table.shape[1] * PAGE_SIZE,) * self.size,  # the most it can be
+        )
+        positions = told["position"].expand(3, -1)
+        hidden = decoder.forward(F.embedding(ids, decoder.embed), positions, layout, runner.kv_pages, runner.taps)
+        draw = Draw(
+            temperature=told.temperature,
+            seed=told["seed"],
+            position=told["draw_position"],
+            trace_index=told["trace_index"],
+            top_k=torch.zeros_like(told["seed"]),
+            top_p=torch.ones_like(told.temperature),
+            greedy=False,
+            filtered=False,
+        )
+        tokens = decoder.next_tokens(hidden, draw)
+        runner.latest[told["write_lane"]] = tokens
+        pooling = Pooling(self._starts, told.dims, told.normalize)
+        vectors = decoder.ops.pool_normalize(hidden, decoder.norm, decoder.spec.norm_eps, pooling)
+        return StepOutput(hidden, tokens, vectors)
+
+
+class DecodeGraphs:
+    """Captured decode steps over a runner's memory.
+
+    Args:
+        runner: whose pages, taps and lanes the steps work on.
+        config: resolved; `max_batch_size` and `max_context` give the sizes.
+        capture: makes a body replayable; `cuda_capture()`, or in tests a plain call.
+    """
+
+    def __init__(self, runner: Runner, config: EngineConfig, capture: Capture) -> None:
+        self._runner = runner
+        width = -(-int(config.max_context) // PAGE_SIZE)
+        enough = next((size for size in SIZES if size >= config.max_batch_size), SIZES[-1])
+        sizes = [size for size in SIZES if size <= enough]
+        before = _allocated(runner.device)
+        bar = tqdm(reversed(sizes), total=len(sizes), desc="capturing decode graphs", unit="graph", leave=False)
+        steps = {
+            size: _Step(runner, size, width, capture) for size in bar
+        }  # the largest first: the others fit its memory
+        self._steps = dict(sorted(steps.items()))
+        self.num_bytes = _allocated(runner.device) - before
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of a captured step."""
+        return max(self._steps)
+
+    def forward(self, batch: Batch, draws: Draws) -> StepOutput:
+        """Feed a decode batch of at most `max_rows` rows, and draw; as `Runner.forward`."""
+        rows = sum(len(chunk) for chunk in batch.chunks)
+        step = next(step for size, step in self._steps.items() if size >= rows)
+        self._tell(step, batch, draws)
+        step.replay()
+        out = step.output
+        assert out.tokens is not None and out.vectors is not None
+        keep = any(needs_states(chunk.sequence) for chunk in batch.chunks)
+        hidden = out.hidden[:rows].clone() if keep else out.hidden[:rows]
+        return StepOutput(hidden, self._drawn(out.tokens, hidden, draws), out.vectors[:rows].clone())
+
+    def _drawn(self, tokens: torch.Tensor, hidden: torch.Tensor, draws: Draws) -> torch.Tensor | None:
+        """One token a draw, from those of all rows; top-k and top-p are no part of the graph."""
+        if not draws:
+            return None
+        device, rows = self._runner.device, [row for _, row in draws]
+        in_order = rows == list(range(len(rows)))
+        drawn = tokens[: len(rows)] if in_order else tokens[to_device(rows, torch.int64, device)]
+        filtered = [i for i, (sequence, _) in enumerate(draws) if is_filtered(sequence)]
+        if filtered:
+            drawn = drawn.clone()
+            again = self._runner.draw(hidden, [draws[i] for i in filtered])
+            drawn[to_device(filtered, torch.int64, device)] = again
+        return drawn
+
+    def _tell(self, step: _Step, batch: Batch, draws: Draws) -> None:
+        """Stage what the step is told and queue the copy; rows past the batch's are padding."""
+        told = next(step.stages)
+        columns: dict[str, list[int]] = {name: [] for name in LONGS}
+        kv_lens: list[int] = []
+        readouts: list[Readout] = []
+        row = 0
+        told.table[:, 0] = 0
+        for chunk in batch.chunks:
+            sequence = chunk.sequence
+            pages = torch.tensor(sequence.pages, dtype=torch.int32)
+            for i in range(chunk.start, chunk.stop):
+                columns["ids"].append(sequence.ids[i])
+                columns["slot"].append(sequence.slot(i))
+                columns["position"].append(sequence.position(i))
+                columns["read_lane"].append(sequence.lane or 0)
+                kv_lens.append(i + 1)
+                readouts.append(sequence.request.readout)
+                told.table[row, : len(pages)] = pages
+                row += 1
+        scratch = len(self._runner.latest) - 1
+        sampling: dict[str, list[int]] = {"write_lane": [scratch] * step.size}
+        sampling |= {name: [0] * step.size for name in ("seed", "draw_position", "trace_index")}
+        temperature = [0.0] * step.size
+        for sequence, at in draws:
+            option = sequence.request.sampling
+            assert sequence.lane is not None, "only what runs draws tokens"
+            sampling["write_lane"][at] = sequence.lane
+            sampling["seed"][at] = option.seed
+            sampling["draw_position"][at] = len(sequence.ids)
+            sampling["trace_index"][at] = option.trace_index
+            temperature[at] = option.temperature
+        padding = [0] * (step.size - row)
+        told.longs.copy_(torch.tensor([sampling.get(name) or columns[name] + padding for name in LONGS]))
+        told.temperature.copy_(torch.tensor(temperature))
+        told.kv_lens.copy_(torch.tensor(kv_lens + [1] * len(padding)))
+        width = self._runner.decoder.spec.hidden_size
+        told.dims.copy_(torch.tensor([readout.dim or width for readout in readouts] + [width] * len(padding)))
+        told.normalize.copy_(torch.tensor([readout.normalize for readout in readouts] + [True] * len(padding)))
+        step.inputs.block.copy_(told.block, non_blocking=True)
+
+
+def _allocated(device: torch.device) -> int:
+    """Bytes in use on a GPU, by anybody."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free

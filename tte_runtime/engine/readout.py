@@ -1,0 +1,112 @@
+"""From hidden states to vectors: which states of a step are kept, and what is read when a sequence is done.
+
+Knows readouts and states; knows no scheduling and never waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tte_runtime.engine.runner import Runner, StepOutput
+from tte_runtime.engine.scheduler import Chunk
+from tte_runtime.engine.sequence import Sequence
+from tte_runtime.heads.decoder_head import DecoderHead
+from tte_runtime.ops import Pooling
+from tte_runtime.ops.transfer import to_device
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a sequence stood after a step: `stop` tokens fed, the state of the last of them in `row`."""
+
+    sequence: Sequence
+    stop: int
+    row: int
+
+    @property
+    def is_last(self) -> bool:
+        """Nothing is fed to the sequence any more."""
+        return self.sequence.done and self.stop == len(self.sequence.ids)
+
+
+def needs_states(sequence: Sequence) -> bool:
+    """States of a decode step are needed beyond what it reads out and taps by itself."""
+    return sequence.request.readout.kind not in ("last", "head")
+
+
+def keep_states(chunk: Chunk, rows: torch.Tensor) -> None:
+    """Keep what a mean or a marker in the prompt will need of a chunk's states, [t, C]."""
+    sequence, readout = chunk.sequence, chunk.sequence.request.readout
+    if readout.kind == "mean":
+        sequence.kept.append(rows)
+    elif readout.kind == "marker":
+        assert readout.position is not None
+        if chunk.start <= readout.position < chunk.stop:
+            sequence.kept = [rows[readout.position - chunk.start][None].clone()]
+
+
+def keep_markers(chunk: Chunk, rows: torch.Tensor) -> None:
+    """Keep the state of the last marker in a chunk that was generated, once its tokens are known."""
+    sequence, readout = chunk.sequence, chunk.sequence.request.readout
+    if readout.kind != "generated_marker":
+        return
+    for i in range(max(chunk.start, sequence.prompt_len), min(chunk.stop, len(sequence.ids))):
+        if sequence.ids[i] == readout.marker_id:
+            sequence.kept = [rows[i - chunk.start][None].clone()]
+
+
+class Reader:
+    """Reads the vectors of sequences that are done.
+
+    Args:
+        runner: whose decoder gives the final norm, and whose taps a head reads.
+        head: the embedding head of readout "head", or `None`.
+    """
+
+    def __init__(self, runner: Runner, head: DecoderHead | None) -> None:
+        self._runner = runner
+        self._head = head
+
+    def read(self, kind: str, ends: list[End], output: StepOutput) -> torch.Tensor:
+        """Vectors, float32 [S, E], of sequences with one kind of readout, on the device.
+
+        Args:
+            ends: the sequences, with the rows of their last tokens.
+            output: of the step that fed these tokens.
+        """
+        sequences = [end.sequence for end in ends]
+        if kind == "head":
+            return self._read_head(sequences)
+        if kind == "last" and output.vectors is not None:
+            return output.vectors[to_device([end.row for end in ends], torch.int64, self._runner.device)]
+        states = [
+            torch.cat(end.sequence.kept) if end.sequence.kept else output.hidden[end.row : end.row + 1] for end in ends
+        ]
+        pooling = self._pooling(sequences, [len(state) for state in states])
+        decoder = self._runner.decoder
+        return decoder.ops.pool_normalize(torch.cat(states), decoder.norm, decoder.spec.norm_eps, pooling)
+
+    def _pooling(self, sequences: list[Sequence], lengths: list[int]) -> Pooling:
+        readouts = [sequence.request.readout for sequence in sequences]
+        return Pooling.of(
+            lengths,
+            dims=[readout.dim or self._runner.decoder.spec.hidden_size for readout in readouts],
+            normalize=[readout.normalize for readout in readouts],
+            device=self._runner.device,
+            mean=readouts[0].kind == "mean",
+        )
+
+    def _read_head(self, sequences: list[Sequence]) -> torch.Tensor:
+        assert self._head is not None, "no head is loaded"
+        positions = torch.cat([_all_positions(sequence) for sequence in sequences], dim=1)
+        lengths = [sequence.fed for sequence in sequences]
+        pooling = self._pooling(sequences, lengths)
+        return self._head.forward(self._runner.tapped(sequences), positions, lengths, pooling)
+
+
+def _all_positions(sequence: Sequence) -> torch.Tensor:
+    """int64 [3, fed]: of the prompt, then of everything fed after it."""
+    after = torch.arange(sequence.prompt_len, sequence.fed) + sequence.request.position_delta
+    return torch.cat([sequence.request.positions, after.expand(3, -1)], dim=1)
