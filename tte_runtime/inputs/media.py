@@ -1,8 +1,8 @@
 """From a picture, a video or a page to what stands for it in a prompt: placeholders, and the patches behind them.
 
-A video goes frame by frame through the checkpoint's own image processor, which normalises and cuts; frames are resized
-by PIL on every machine, so a video's pixels do not depend on what is installed. Knows families through `VideoRules`
-only, and no recipes.
+A video goes frame by frame through the checkpoint's own image processor, which normalises and cuts. Frames are resized
+by torch itself, as torchvision would have it do, so that pixels are those of transformers' video processors where
+torchvision cannot be had. Knows families through `VideoRules` only, and no recipes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from tte_runtime.errors import VideoError
@@ -120,13 +122,24 @@ class MediaReader:
         """Patches of all frames, float32 [t * h * w, patch values], and (t, h, w)."""
         groups, h, w = [], 0, 0
         for group in _groups(clip.frames, self._temporal):
-            frames = [frame.resize(size, Image.Resampling.BICUBIC) for frame in group]
-            batch = self.pictures.processor(images=frames, do_resize=False, return_tensors="pt")
+            frames = [_resized(frame, size) for frame in group]
+            batch = self.pictures.processor(
+                images=frames, do_resize=False, input_data_format="channels_first", return_tensors="pt"
+            )
             _, h, w = (int(number) for number in batch["image_grid_thw"][0])
             # A picture's patch holds its frame `temporal` times over; a video's holds one time each of as many frames.
             copies = batch["pixel_values"].float().view(self._temporal, h * w, 3, self._temporal, -1)
             groups.append(copies[:, :, :, 0].permute(1, 2, 0, 3).reshape(h * w, -1))
         return torch.cat(groups), (len(groups), h, w)
+
+
+def _resized(frame: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 [3, height, width], by the call that torchvision makes for transformers' video processors."""
+    pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)
+    if frame.size == size:
+        return pixels
+    height_width = (size[1], size[0])
+    return F.interpolate(pixels[None], size=height_width, mode="bicubic", antialias=True)[0]
 
 
 def _groups(frames: Iterator[Image.Image], size: int) -> Iterator[list[Image.Image]]:
