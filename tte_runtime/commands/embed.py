@@ -53,7 +53,7 @@ class Request:
 @click.option(
     "--jsonl",
     type=click.File("rb"),
-    help='Requests from a file, or - for stdin: {"text": ..., "image": ..., "id": ...} a line.',
+    help='Requests from a file, or - for stdin: {"text": ..., "image": ..., "video": ..., "id": ...} a line.',
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @click.option("--format", "form", type=click.Choice(["jsonl", "npy"]), help="By default what --out ends in, or jsonl.")
@@ -82,11 +82,12 @@ def embed(
     batch_size: int | None,
     **engine: Any,
 ) -> None:
-    """Embed texts, pictures, or both.
+    """Embed texts, pictures, videos, pages of PDFs, or a mix.
 
-    INPUTS are texts, paths of pictures, and paths of .txt files, one request each. Vectors go to stdout, traces and
-    progress to stderr. A request that fails loses no other: its row has an "error" (in .npy it is NaN), and the exit
-    code is 1.
+    INPUTS are texts, paths or URLs of pictures, videos and PDFs (report.pdf#page=3), and paths of .txt files, one a
+    request; lines of --jsonl may also have "images", "video" (with "fps", "num_frames" or "max_pixels") and "pdf" (with
+    "page"). Vectors go to stdout, traces and progress to stderr. A request that fails loses no other: its row has an
+    "error" (in .npy it is NaN), and the exit code is 1.
     """
     requests = gather(inputs, text, images, jsonl)
     sink_class = choose_sink(out, form)
@@ -130,7 +131,7 @@ def gather(
 
 
 def read_input(index: int, given: str) -> Request:
-    """A request from an argument: a text, a picture's path, or the path of a .txt file, which is read."""
+    """A request from an argument: a text, what names a picture, video or PDF, or a .txt file's path, which is read."""
     if not given.endswith(".txt") or "\n" in given:
         return Request(index, given)
     try:

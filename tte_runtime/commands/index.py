@@ -43,7 +43,7 @@ def build(
     batch_size: int | None,
     **engine: Any,
 ) -> None:
-    """Embed every picture and .txt file under FOLDER.
+    """Embed every picture, video, page of a PDF and .txt file under FOLDER.
 
     A build that was stopped goes on where it was; one that is repeated embeds only what is new or has changed. A file
     that cannot be embedded is named on stderr and left out, and the exit code is 1.
