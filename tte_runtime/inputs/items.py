@@ -116,7 +116,7 @@ def _named(name: str, source: str | Path) -> Medium | None:
         if name.startswith(("data:image/", "data:video/")):
             return Picture(source) if name.startswith("data:image/") else Video(source)
         return Page(source) if name.startswith("data:application/pdf") else None
-    if "\n" in name or (is_url(name) and " " in name):
+    if "\n" in name or ("://" in name and " " in name):  # a text that mentions an address
         return None
     found = re.fullmatch(r"(.*\.pdf)(?:#page=(\d+))?", name, re.IGNORECASE)
     if found:
