@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from tte_runtime import Embedder, Think
 from tte_runtime.commands.results import NpySink
@@ -73,6 +74,23 @@ def test_jsonl_carries_ids_and_a_bad_line_loses_no_other(tte: Tte, folder: Path)
     for row, said in zip(found[1:5], ("line 3", "does not exist", "line 5", "Known: text, image, images"), strict=True):
         assert said in row["error"]
         assert said in done.stderr
+
+
+def test_lines_with_frames_and_pages(tte: Tte, folder: Path, tiny: Embedder) -> None:
+    still = str(folder / "cat.png")
+    pages = [Image.new("RGB", (90, 120), color) for color in ("red", "green")]
+    pages[0].save(folder / "report.pdf", "PDF", save_all=True, append_images=pages[1:])
+    items = [
+        {"video": [still, still], "fps": 1.0, "text": "what?"},
+        {"pdf": str(folder / "report.pdf"), "page": 2},
+        f"{folder}/report.pdf#page=2",
+        f"{folder}/report.pdf",
+    ]
+    done = tte("embed", "--jsonl", "-", "--role", "query", "--no-think", input="\n".join(map(json.dumps, items)))
+    found = rows(done)
+    for row, item in zip(found[:3], items, strict=False):
+        np.testing.assert_allclose(row["vector"], tiny.embed(item, role="query", think=False).vector, atol=1e-5)
+    assert "has 2 pages" in found[3]["error"]
 
 
 def test_a_line_that_is_no_utf8_loses_no_other(tte: Tte, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from tte_runtime import Embedder
 from tte_runtime.errors import IndexFileError, InputError
@@ -57,6 +59,32 @@ def test_building_again_embeds_only_what_is_new_or_changed(folder: Path, tmp_pat
     assert index.entries[after["sub/dog.png"]] == before["sub/dog.png"]
     changed = tiny.embed("another text", role="document", think=False).vector
     np.testing.assert_allclose(index.vectors[after["note.txt"]], changed, atol=1e-5)
+
+
+def test_videos_and_every_page_of_a_pdf_are_documents(tte: Tte, folder: Path, tmp_path: Path, tiny: Embedder) -> None:
+    pages = [Image.new("RGB", (90, 120), color) for color in ("red", "green", "blue")]
+    pages[0].save(folder / "report.pdf", "PDF", save_all=True, append_images=pages[1:])
+    with av.open(str(folder / "sub" / "clip.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=2, width=56, height=56, pix_fmt="bgr0")
+        for frame in pages:
+            file.mux(stream.encode(av.VideoFrame.from_image(frame.resize((56, 56)))))
+        file.mux(stream.encode())
+    (folder / "broken.pdf").write_bytes(b"no PDF")
+    out = tmp_path / "index"
+    done = tte("index", "build", folder, "--out", out, "--no-think")
+    assert done.exit_code == 1
+    assert "7 embedded, 0 kept, 0 removed, 1 failed" in done.stderr and "broken.pdf: " in done.stderr
+    made = [f"report.pdf#page={number}" for number in (1, 2, 3)] + ["sub/clip.mkv"]
+    assert paths(out) == sorted([*NAMES, *made])
+    index = Index.open(out)
+    for name in made:  # what is found can be given back as it is named
+        row = next(entry.row for entry in index.entries if entry.path == name)
+        vector = tiny.embed(f"{folder}/{name}", role="document", think=False).vector
+        np.testing.assert_allclose(index.vectors[row], vector, atol=1e-5)
+    (folder / "broken.pdf").unlink()
+    pages[2].save(folder / "report.pdf", "PDF")
+    again = build_index(tiny, folder, out, model="tte-tiny", think=False)
+    assert (again.embedded, again.kept, again.removed) == (1, 4, 2)
 
 
 def test_a_killed_build_goes_on_where_it_stopped(
