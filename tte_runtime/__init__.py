@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tte_runtime.reasoners.remote import RemoteReasoner
     from tte_runtime.recipes.base import MediaRules, Recipe, RolePrompt
     from tte_runtime.traces.store import TraceStore
-    from tte_runtime.types import Counts, Result, Think, Timings, TraceToken
+    from tte_runtime.types import Counts, Result, Snapshot, Think, Timings, TraceToken
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ __all__ = [
     "RemoteReasoner",
     "Result",
     "RolePrompt",
+    "Snapshot",
     "Think",
     "Timings",
     "TraceStore",
@@ -53,6 +54,7 @@ _HOMES = {
     "RemoteReasoner": "reasoners.remote",
     "Result": "types",
     "RolePrompt": "recipes.base",
+    "Snapshot": "types",
     "Think": "types",
     "Timings": "types",
     "TraceStore": "traces.store",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import queue
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -27,10 +28,10 @@ from tte_runtime.pending import Pending
 from tte_runtime.pipeline import Pipeline
 from tte_runtime.reasoners.base import Reasoner
 from tte_runtime.recipes.base import Recipe
-from tte_runtime.streaming import trace_tokens
+from tte_runtime.streaming import Piece, trace_events
 from tte_runtime.system import load_system
 from tte_runtime.traces.store import TraceStore
-from tte_runtime.types import Priority, Result, Role, Think, TraceToken, check_priority, check_role
+from tte_runtime.types import Priority, Result, Role, Snapshot, Think, TraceToken, check_priority, check_role
 
 
 class Embedder:
@@ -196,18 +197,29 @@ class Embedder:
         priority: Priority = "interactive",
         normalize_embeddings: bool = True,
         truncate_dim: int | None = None,
-    ) -> Iterator[TraceToken | Result]:
+        snapshot_every: int = 0,
+    ) -> Iterator[TraceToken | Snapshot | Result]:
         """The trace token by token as it is written, then the result. Leaving the loop early cancels the request.
 
-        Arguments and errors are those of `embed` for one request.
+        Args:
+            snapshot_every: yield the embedding as it would stand if the trace ended now after every so many tokens,
+                read through the same suffix on a fork of the cache; 0 for never. Best effort: a snapshot is left out
+                where the cache has no room for a fork.
+
+        The other arguments and the errors are those of `embed` for one request.
         """
         check_role(role), check_priority(priority)
         self._check_dim(truncate_dim)
-        events: queue.SimpleQueue[tuple[int, int | str] | None] = queue.SimpleQueue()
+        thinking = self._thinking(role, think)
+        if snapshot_every:
+            if thinking is None:
+                raise OptionError(f"snapshot_every={snapshot_every} needs a trace, and this request has none.")
+            thinking = self._by_this_model(replace(thinking, snapshot_every=snapshot_every))
+        events: queue.SimpleQueue[tuple[int, Piece] | None] = queue.SimpleQueue()
         pending = self._pipeline.submit(
             self._parse(item, think),
             role,
-            self._thinking(role, think),
+            thinking,
             priority=priority,
             normalize=normalize_embeddings,
             dim=truncate_dim,
@@ -215,9 +227,9 @@ class Embedder:
         )
         pending.add_done_callback(lambda: events.put(None))
 
-        def generate() -> Iterator[TraceToken | Result]:
+        def generate() -> Iterator[TraceToken | Snapshot | Result]:
             try:
-                yield from trace_tokens(iter(events.get, None), self._trace_text)
+                yield from trace_events(iter(events.get, None), self._trace_text)
                 yield self._result(pending.result())
             finally:
                 pending.cancel()
@@ -257,10 +269,24 @@ class Embedder:
                 f"recipe {self.recipe.name!r} cannot think: it has no stop token. Use think=False, or give a reasoner."
             )
         if think is None or think is True:
-            return Think() if self._writer is None else self._writer.think
+            return Think() if self._writer is None else self._by_this_model(self._writer.think)
         if not isinstance(think, Think):
             raise OptionError(f"think must be None, a bool or Think(...), got {think!r}.")
-        return None if think.max_tokens == 0 else think
+        return None if think.max_tokens == 0 else self._by_this_model(think)
+
+    def _by_this_model(self, think: Think) -> Think:
+        """`think`, if what it asks for needs no look at the vector while another model writes."""
+        asked = [
+            name
+            for name in ("num_traces", "snapshot_every", "stop_cosine")
+            if getattr(think, name) != getattr(Think(), name)
+        ]
+        if asked and not self._pipeline.thinks_itself:
+            raise OptionError(
+                f"{' and '.join(asked)} cannot be had here: only a model that writes its own traces forks them. Leave "
+                "it out, or load the embedder without a reasoner."
+            )
+        return think
 
     @staticmethod
     def _parse(item: Any, think: Think | bool | None) -> Item:
@@ -298,6 +324,7 @@ class Embedder:
             trace_from=outcome.trace_from,
             reasoner_counts=written.counts if written else None,
             reasoner_timings=written.timings if written else None,
+            traces=tuple(self._trace_text(ids) for ids in done.traces) if len(done.traces) > 1 else (),
         )
 
 

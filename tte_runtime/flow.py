@@ -19,6 +19,7 @@ from tte_runtime.errors import ContextError, TraceError
 from tte_runtime.pending import Pending
 from tte_runtime.reasoners.base import Ask, WriteListener, Writer, Written
 from tte_runtime.reasoners.keys import local_key
+from tte_runtime.streaming import Piece
 from tte_runtime.traces.trace import Trace, TraceKey
 from tte_runtime.types import TraceFrom
 
@@ -52,7 +53,7 @@ class Flow:
         thinking: it is to have a trace.
         normalize: L2-normalise the vector. dim: leading elements to keep.
         pending: settled with an `Outcome` or an error.
-        on_piece: hears the trace as it is written: (index, token id or text).
+        on_piece: hears the trace as it is written: (index, token id or text), and snapshots: (length, vector).
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Flow:
         normalize: bool,
         dim: int | None,
         pending: Pending,
-        on_piece: Callable[[int, int | str], None],
+        on_piece: Callable[[int, Piece], None],
     ) -> None:
         self._pipeline = pipeline
         self._ask = ask
@@ -111,8 +112,9 @@ class Flow:
 
     def _by_itself(self, request: EngineRequest) -> None:
         """One model thinks and embeds."""
-        store = self._pipeline.store
-        if store is not None:
+        store, think = self._pipeline.store, self._ask.think
+        # Several traces are not one to keep, and one that a settled vector has ended is the vector's as much.
+        if store is not None and think.num_traces == 1 and think.stop_cosine is None:
             self._key = local_key(self._pipeline.model, request, self._ask.role, self._ask.think)
             if stored := store.get(self._key):
                 return self._use(request, stored, "stored")
@@ -174,7 +176,7 @@ class Flow:
         return _joined(request, (writer or tokens).body(ids), closed=True)
 
     def _embed(self, request: EngineRequest) -> None:
-        listener = Listener(self._on_embedded, self._pending.fail, self._on_piece)
+        listener = Listener(self._on_embedded, self._pending.fail, self._on_piece, self._on_piece)
         try:
             ticket = self._pipeline.loop.submit(request, listener)
         except ContextError as error:

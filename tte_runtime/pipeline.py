@@ -19,6 +19,7 @@ from tte_runtime.inputs.trace_tokens import TraceTokens
 from tte_runtime.loading import Model
 from tte_runtime.pending import Pending
 from tte_runtime.reasoners.base import Ask, Writer
+from tte_runtime.streaming import Piece
 from tte_runtime.traces.store import TraceStore
 from tte_runtime.types import Priority, Role, Think
 
@@ -74,7 +75,7 @@ class Pipeline:
         priority: Priority,
         normalize: bool,
         dim: int | None = None,
-        on_piece: Callable[[int, int | str], None] = lambda index, piece: None,
+        on_piece: Callable[[int, Piece], None] = lambda index, piece: None,
     ) -> Pending:
         """Take a request in and return at once; errors of its preparation come with its result.
 

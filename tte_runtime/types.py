@@ -37,9 +37,14 @@ class Think:
         top_p: draw from the smallest set of tokens whose probability reaches p; 1 for all.
         seed: random numbers are a pure function of (seed, trace index, position, token id), so the same
             request draws the same trace whatever else is in the batch.
+        num_traces: traces drawn from one prompt, whose vectors are averaged and normalised (O1-Embedder,
+            arXiv 2502.07555); needs a temperature.
+        snapshot_every: read the vector as it would stand after every so many tokens; 0 for never, but every 4 tokens
+            with `stop_cosine`. `Embedder.stream` yields them.
+        stop_cosine: end the trace once two snapshots in a row have at least this cosine; `None` for never.
 
     Raises:
-        OptionError: a value is out of its range.
+        OptionError: a value is out of its range, or options contradict each other.
     """
 
     max_tokens: int | None = None
@@ -48,6 +53,9 @@ class Think:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    num_traces: int = 1
+    snapshot_every: int = 0
+    stop_cosine: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 0:
@@ -60,6 +68,19 @@ class Think:
             raise OptionError(f"top_k must be >= 0, got {self.top_k}. Use 0 to draw from all tokens.")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be in (0, 1], got {self.top_p}. Use 1 to draw from all tokens.")
+        self._check_traces()
+
+    def _check_traces(self) -> None:
+        if self.num_traces < 1:
+            raise OptionError(f"num_traces must be >= 1, got {self.num_traces}. Use max_tokens=0 for no trace.")
+        if self.num_traces > 1 and self.temperature == 0:
+            raise OptionError(f"num_traces={self.num_traces} needs temperature > 0: greedy traces are all the same.")
+        if self.snapshot_every < 0:
+            raise OptionError(f"snapshot_every must be >= 0, got {self.snapshot_every}. Use 0 for no snapshots.")
+        if self.stop_cosine is not None and not 0 < self.stop_cosine <= 1:
+            raise OptionError(f"stop_cosine must be in (0, 1], got {self.stop_cosine}. Use None to let traces end.")
+        if self.num_traces > 1 and (self.snapshot_every or self.stop_cosine is not None):
+            raise OptionError("snapshots are taken of a single trace; use num_traces=1 with them.")
 
 
 @dataclass(frozen=True)
@@ -127,7 +148,8 @@ class Result:
             are not known: from an endpoint, or given as text.
         finish_reason: "stop" (the trace was ended by its writer), "forced" (a limit closed it, see `forced_by`),
             or "no_trace" (no thinking was asked for).
-        forced_by: "max_tokens" or "deadline" where the trace was forced to an end.
+        forced_by: what forced an end: "max_tokens", "deadline", "settled" (see `Think.stop_cosine`), or "no_marker"
+            (the trace ended without the marker that its recipe reads).
         counts: tokens computed, cached and replayed; where a reasoner writes, its trace counts as prompt here.
         timings: milliseconds a stage.
         fingerprint: identifies everything that decides the vector: weights, recipe, processor, precision.
@@ -135,6 +157,7 @@ class Result:
         trace_from: "written" for this request, "stored" by an earlier one, or "given" with it; `None` without a trace.
         reasoner_counts, reasoner_timings: what the reasoner did for this request; `None` where it was not asked. An
             endpoint's counts are those it reports, its prefill is the time to its first piece.
+        traces: all traces as text, where `Think.num_traces` asked for several; `trace` is the first of them.
     """
 
     vector: NDArray[np.float32]
@@ -148,6 +171,7 @@ class Result:
     trace_from: TraceFrom | None = None
     reasoner_counts: Counts | None = None
     reasoner_timings: Timings | None = None
+    traces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +187,19 @@ class TraceToken:
     index: int
     id: int | None
     text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The vector as it would stand if the trace ended here.
+
+    Attributes:
+        num_tokens: trace tokens it has seen.
+        vector: float32 [E], finished like a result's.
+    """
+
+    num_tokens: int
+    vector: NDArray[np.float32]
 
 
 def check_role(role: object) -> Role:

@@ -41,8 +41,10 @@ def test_arguments_become_the_vectors_that_python_gives(tte: Tte, folder: Path, 
 
 def test_traces_are_talk_and_can_be_hidden(tte: Tte) -> None:
     shown, hidden = (tte("embed", "a", "b", *QUICK, *more) for more in ((), ("--hide-traces",)))
-    assert rows(shown) == rows(hidden)
-    for row in rows(shown):
+    for row, other in zip(rows(shown), rows(hidden), strict=True):
+        # Which requests share a batch is a matter of time, and torch rounds by the batch.
+        assert np.abs(np.subtract(row.pop("vector"), other.pop("vector"))).max() < 1e-5
+        assert row == other
         assert f"[{row['index']}] {row['trace']}" in shown.stderr
         assert f"[{row['index']}]" not in hidden.stderr
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tte_runtime import Embedder, Think
+from tte_runtime import Embedder, Result, Snapshot, Think, TraceToken
 from tte_runtime.engine.loop import EngineLoop
 from tte_runtime.engine.request import EngineRequest, EngineResult, KnownTrace, Listener, Readout, Sampling
+from tte_runtime.errors import OptionError
 from tte_runtime.inputs.items import parse_item
 
 LIMIT = 14
@@ -35,7 +36,7 @@ def prepare(embedder: Embedder, text: str = "one two three four five six seven e
 
 def run(embedder: Embedder, *requests: EngineRequest) -> tuple[list[EngineResult], list[list[tuple[int, Any]]]]:
     """Results, and the snapshots of each request."""
-    loop: EngineLoop = embedder._pipeline._loop
+    loop: EngineLoop = embedder._pipeline.loop
     done: dict[int, EngineResult | Exception] = {}
     shown: list[list[tuple[int, Any]]] = [[] for _ in requests]
     settled = threading.Semaphore(0)
@@ -183,3 +184,48 @@ def test_a_marker_that_never_comes_is_forced(embedder: Embedder) -> None:
     for result in (limited, stopped):
         expected = last_state_after(embedder, request, (*result.trace_ids, missing))
         assert result.counts.suffix == 1 and np.abs(result.vector - expected).max() < 1e-5
+
+
+def test_several_traces_through_the_door(embedder: Embedder) -> None:
+    result = embedder.embed("one two", role="query", think=Think(max_tokens=6, temperature=1.0, num_traces=3))
+    assert len(result.traces) == 3 and result.traces[0] == result.trace
+    assert np.linalg.norm(result.vector) == pytest.approx(1, abs=1e-6)
+    short = embedder.encode_query(["one two"], think=Think(max_tokens=6, temperature=1.0, num_traces=3), truncate_dim=8)
+    assert short.shape == (1, 8) and np.linalg.norm(short[0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_stream_with_snapshots(embedder: Embedder) -> None:
+    *events, last = embedder.stream("one two", role="query", think=Think(max_tokens=LIMIT), snapshot_every=3)
+    snapshots = [event for event in events if isinstance(event, Snapshot)]
+    tokens = [event for event in events if isinstance(event, TraceToken)]
+    assert isinstance(last, Result) and len(tokens) == len(last.trace_ids) == LIMIT
+    assert [snapshot.num_tokens for snapshot in snapshots] == [3, 6, 9, 12]
+    for snapshot in snapshots:
+        ended = embedder.embed("one two", role="query", think=Think(max_tokens=snapshot.num_tokens))
+        assert np.abs(snapshot.vector - ended.vector).max() < 1e-5
+
+
+def test_a_vector_that_has_settled_ends_the_trace(embedder: Embedder) -> None:
+    result = embedder.embed("one two", role="query", think=Think(max_tokens=60, stop_cosine=1e-9))
+    assert result.forced_by == "settled" and len(result.trace_ids) < 60
+    assert result.counts.snapshots > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_traces": 0},
+        {"num_traces": 2},
+        {"snapshot_every": -1},
+        {"stop_cosine": 1.5},
+        {"num_traces": 2, "temperature": 1.0, "snapshot_every": 2},
+    ],
+)
+def test_impossible_wishes_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        Think(**options)
+
+
+def test_snapshots_need_a_trace(embedder: Embedder) -> None:
+    with pytest.raises(OptionError, match="needs a trace"):
+        embedder.stream("one", role="query", think=False, snapshot_every=2)

@@ -58,7 +58,7 @@ def embed(embedder: Embedder, requests: list[Item], **think: Any) -> list[Engine
         )
         for item, role, limit in requests[:24]
     ]
-    return [one.result() for one in pending]
+    return [one.result().embedded for one in pending]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_top_p_beside_greedy_in_captured_steps(random_folder: Path) -> None:
             embedder._pipeline.submit(item, "query", think, priority="interactive", normalize=True)
             for item, think in zip(items, thinking, strict=True)
         ]
-        return [one.result().trace_ids for one in pending]
+        return [one.result().embedded.trace_ids for one in pending]
 
     items = [parse_item(f"text {i}") for i in range(6)]
     thinking = [Think(max_tokens=9, **(SAMPLED | {"top_p": 0.8, "top_k": 5} if i % 2 else {})) for i in range(6)]

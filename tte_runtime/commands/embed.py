@@ -216,14 +216,15 @@ def answer(
 
 def follow(embedder: Embedder, item: Any, **how: Any) -> Result | Exception:
     """The outcome of a single request, its trace shown as it is written."""
-    from tte_runtime.types import TraceToken
+    from tte_runtime.types import Result, TraceToken
 
     try:
         for event in embedder.stream(item, **how):
-            if not isinstance(event, TraceToken):
+            if isinstance(event, TraceToken):
+                click.echo(event.text, nl=False, err=True)
+            elif isinstance(event, Result):
                 click.echo("" if not event.trace_ids else f"\n[{event.finish_reason}]", err=True)
                 return event
-            click.echo(event.text, nl=False, err=True)
     except (InputError, EngineError) as error:
         return error
     raise AssertionError("a stream ends with a result")

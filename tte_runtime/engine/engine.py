@@ -13,11 +13,11 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from dataclasses import dataclass, field
 
 import torch
 
 from tte_runtime.config import EngineConfig
+from tte_runtime.engine.flight import Delivery, Flight
 from tte_runtime.engine.forks import Family
 from tte_runtime.engine.graphs import DecodeGraphs, cuda_capture
 from tte_runtime.engine.kv_cache import PagePool, page_keys
@@ -31,27 +31,6 @@ from tte_runtime.errors import ContextError
 from tte_runtime.heads.decoder_head import DecoderHead
 from tte_runtime.models.decoder import Decoder
 from tte_runtime.ops.transfer import HostCopy
-
-
-@dataclass
-class _Flight:
-    """A step that was launched and is not landed yet."""
-
-    batch: Batch
-    started: float
-    output: StepOutput
-    tokens: HostCopy | None
-    drawn: list[tuple[Sequence, int]] = field(default_factory=list)  # whose each token is, and its index in the trace
-    ends: list[End] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Delivery:
-    """Vectors on their way to the host, and whose they are."""
-
-    sequences: list[Sequence]
-    vectors: HostCopy
-    started: float
 
 
 class Engine:
@@ -91,8 +70,8 @@ class Engine:
         self._salt = salt
         self._order = itertools.count()
         self._live: dict[int, Family] = {}
-        self._flights: deque[_Flight] = deque()
-        self._deliveries: deque[_Delivery] = deque()
+        self._flights: deque[Flight] = deque()
+        self._deliveries: deque[Delivery] = deque()
         self._at_work: list[Sequence] = []
         self._last_landed = 0.0
 
@@ -174,7 +153,7 @@ class Engine:
         started = time.perf_counter()
         draws, copies = self._draws(batch, started)
         output = self._backend(batch).forward(batch, draws)
-        flight = _Flight(batch, started, output, HostCopy(output.tokens) if output.tokens is not None else None)
+        flight = Flight(batch, started, output, HostCopy(output.tokens) if output.tokens is not None else None)
         row = 0
         for chunk in batch.chunks:
             keep_states(chunk, output.hidden[row : row + len(chunk)])
@@ -257,7 +236,7 @@ class Engine:
         copies += pages
         return [End(child, chunk.stop, row)]
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: Flight) -> None:
         """Wait for a step's tokens, let them decide what goes on, and read out what is done."""
         self._at_work = [end.sequence for end in flight.ends]
         if flight.tokens is not None:
@@ -282,9 +261,9 @@ class Engine:
             sequences = [end.sequence for end in group]
             for sequence in sequences:
                 self.scheduler.remove(sequence)
-            self._deliveries.append(_Delivery(sequences, vectors, started))
+            self._deliveries.append(Delivery(sequences, vectors, started))
 
-    def _deliver(self, delivery: _Delivery) -> None:
+    def _deliver(self, delivery: Delivery) -> None:
         """Wait for vectors, and hand them to those who asked."""
         self._at_work = delivery.sequences
         vectors = delivery.vectors.get().numpy()

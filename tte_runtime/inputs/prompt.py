@@ -23,6 +23,8 @@ from tte_runtime.models.rope import mrope_positions
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.types import Priority, Role, Think
 
+SNAPSHOTS_TO_SETTLE = 4  # tokens between two looks at a vector that may end its trace
+
 
 class PromptRenderer:
     """Renders requests of one checkpoint under one recipe.
@@ -116,23 +118,20 @@ class PromptRenderer:
         media = self._spans(ids, [patches for one in shown for patches in one.patches])
         grids = [(span.start, span.handle.merged, span.handle.interval) for span in media]
         positions, delta = mrope_positions(len(ids), grids if self.recipe.media.positions == "grid" else ())
-        limit, sampling, deadline = self._thinking(think)
-        return EngineRequest(
+        request = EngineRequest(
             prompt_ids=tuple(ids),
             positions=positions,
             position_delta=delta,
             media=media,
-            max_trace_tokens=limit,
             stop_ids=self._stop,
             close_ids=self._close,
             suffix_ids=self._suffix,
-            sampling=sampling,
             readout=self._readout(ids, normalize, dim, at_once=think is None),
             priority=priority,
-            deadline=None if deadline is None else arrival + deadline / 1000,
             arrival=arrival,
             preprocess_ms=1000 * (time.perf_counter() - began),
         )
+        return request if think is None else self._thinking(request, think)
 
     def _readout(self, ids: Sequence[int], normalize: bool, dim: int | None, *, at_once: bool) -> Readout:
         kind = self.recipe.readout
@@ -155,11 +154,18 @@ class PromptRenderer:
             )
         return [self.media.read(medium) for medium in item.media]
 
-    def _thinking(self, think: Think | None) -> tuple[int, Sampling, float | None]:
-        if think is None:
-            return 0, Sampling(), None
-        limit = self.recipe.max_trace_tokens if think.max_tokens is None else think.max_tokens
-        return limit, Sampling(think.temperature, think.top_k, think.top_p, think.seed), think.deadline_ms
+    def _thinking(self, request: EngineRequest, think: Think) -> EngineRequest:
+        """The request with limits, sampling and all else that `think` says."""
+        every = think.snapshot_every or (SNAPSHOTS_TO_SETTLE if think.stop_cosine is not None else 0)
+        return replace(
+            request,
+            max_trace_tokens=self.recipe.max_trace_tokens if think.max_tokens is None else think.max_tokens,
+            sampling=Sampling(think.temperature, think.top_k, think.top_p, think.seed),
+            num_traces=think.num_traces,
+            snapshot_every=every,
+            stop_cosine=think.stop_cosine,
+            deadline=None if think.deadline_ms is None else request.arrival + think.deadline_ms / 1000,
+        )
 
     def _spans(self, ids: Sequence[int], runs: Sequence[Patches]) -> tuple[MediaSpan, ...]:
         spans, at = [], 0

@@ -1,0 +1,32 @@
+"""What is under way on the device: steps that were launched, and vectors that were read. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tte_runtime.engine.readout import End
+from tte_runtime.engine.runner import StepOutput
+from tte_runtime.engine.scheduler import Batch
+from tte_runtime.engine.sequence import Sequence
+from tte_runtime.ops.transfer import HostCopy
+
+
+@dataclass
+class Flight:
+    """A step that was launched and is not landed yet."""
+
+    batch: Batch
+    started: float
+    output: StepOutput
+    tokens: HostCopy | None
+    drawn: list[tuple[Sequence, int]] = field(default_factory=list)  # whose each token is, and its index in the trace
+    ends: list[End] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Vectors on their way to the host, and whose they are."""
+
+    sequences: list[Sequence]
+    vectors: HostCopy
+    started: float
