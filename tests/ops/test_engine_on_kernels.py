@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from tte_runtime import Embedder, Result, Think
+from tte_runtime.engine.graphs import Body, DecodeGraphs
+from tte_runtime.engine.runner import StepOutput
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.models.checkpoint import find_folder
 
@@ -127,3 +130,28 @@ def test_equal_bits_under_preemption(folder: Path) -> None:
         for text, result in zip(texts, together, strict=True):
             single = embedder.embed(text, role="query", think=think)
             assert np.array_equal(result.vector, single.vector)
+
+
+@pytest.mark.parametrize("overlap", [False, True], ids=["in step", "one behind"])
+def test_equal_bits_from_captured_steps(folder: Path, items: list[Any], alone: list[Result], overlap: bool) -> None:
+    """The body of a captured step, called anew instead of replayed, on padded rows of fixed memory."""
+
+    def call_again(body: Body) -> tuple[Callable[[], None], StepOutput]:
+        output = body()
+
+        def replay() -> None:
+            again = body()
+            for name in ("hidden", "tokens", "vectors"):
+                getattr(output, name).copy_(getattr(again, name))
+
+        return replay, output
+
+    options: dict[str, Any] = {"kv_cache_tokens": 1024, "max_context": 256, "max_batch_size": 4, "overlap": overlap}
+    with Embedder.from_pretrained(folder, kernels="triton", **options) as embedder:
+        engine = embedder._pipeline.engine
+        with torch.inference_mode():
+            engine.graphs = DecodeGraphs(engine.runner, engine.config, call_again)
+        results = embedder.embed(items, role="query", think=Think(max_tokens=TRACE))
+    for result, single in zip(results, alone, strict=True):
+        assert result.trace_ids == single.trace_ids
+        assert np.array_equal(result.vector, single.vector), "a captured step has other bits"

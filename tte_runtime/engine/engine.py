@@ -67,6 +67,7 @@ class Engine:
             if config.cuda_graphs:
                 self.graphs = DecodeGraphs(self.runner, config, cuda_capture())
         self._reader = Reader(self.runner, head)
+        self._nothing = self.runner.latest[:0]
         self._salt = salt
         self._order = itertools.count()
         self._live: dict[int, Family] = {}
@@ -74,6 +75,11 @@ class Engine:
         self._deliveries: deque[Delivery] = deque()
         self._at_work: list[Sequence] = []
         self._last_landed = 0.0
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes that the engine keeps for itself, by what they are for."""
+        return {"pages": self.runner.num_bytes, "graphs": self.graphs.num_bytes if self.graphs else 0}
 
     def check(self, request: EngineRequest) -> None:
         """Refuse what can never run; raises ContextError. Called at the door, before any work is spent."""
@@ -153,10 +159,11 @@ class Engine:
         started = time.perf_counter()
         draws, copies = self._draws(batch, started)
         output = self._backend(batch).forward(batch, draws)
-        flight = Flight(batch, started, output, HostCopy(output.tokens) if output.tokens is not None else None)
+        # A step that draws nothing is waited for as well, or the host could run ahead of what it has staged.
+        flight = Flight(batch, started, output, HostCopy(self._nothing if output.tokens is None else output.tokens))
         row = 0
         for chunk in batch.chunks:
-            keep_states(chunk, output.hidden[row : row + len(chunk)])
+            keep_states(chunk, output.hidden, row)
             row += len(chunk)
             chunk.sequence.advance(len(chunk))
             flight.ends.append(End(chunk.sequence, chunk.stop, row - 1))
@@ -239,13 +246,12 @@ class Engine:
     def _land(self, flight: Flight) -> None:
         """Wait for a step's tokens, let them decide what goes on, and read out what is done."""
         self._at_work = [end.sequence for end in flight.ends]
-        if flight.tokens is not None:
-            for (sequence, index), token in zip(flight.drawn, flight.tokens.get().tolist(), strict=True):
-                if not sequence.gone and sequence.learn(index, token):
-                    sequence.listener.on_token(index, token)
+        for (sequence, index), token in zip(flight.drawn, flight.tokens.get().tolist(), strict=True):
+            if not sequence.gone and sequence.learn(index, token):
+                sequence.listener.on_token(index, token)
         row = 0
         for chunk in flight.batch.chunks:
-            keep_markers(chunk, flight.output.hidden[row : row + len(chunk)])
+            keep_markers(chunk, flight.output.hidden, row)
             row += len(chunk)
         stage = "decode" if flight.batch.decode else "prefill"
         self._spend_since(flight.started, self._at_work, stage)

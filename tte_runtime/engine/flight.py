@@ -18,7 +18,7 @@ class Flight:
     batch: Batch
     started: float
     output: StepOutput
-    tokens: HostCopy | None
+    tokens: HostCopy
     drawn: list[tuple[Sequence, int]] = field(default_factory=list)  # whose each token is, and its index in the trace
     ends: list[End] = field(default_factory=list)
 

@@ -36,25 +36,30 @@ def needs_states(sequence: Sequence) -> bool:
     return sequence.request.readout.kind not in ("last", "head")
 
 
-def keep_states(chunk: Chunk, rows: torch.Tensor) -> None:
-    """Keep what a mean or a marker in the prompt will need of a chunk's states, [t, C]."""
+def keep_states(chunk: Chunk, hidden: torch.Tensor, row: int) -> None:
+    """Keep what a mean or a marker in the prompt will need of a chunk's states, which begin in `row` of `hidden`."""
     sequence, readout = chunk.sequence, chunk.sequence.request.readout
     if readout.kind == "mean":
-        sequence.kept.append(rows)
+        sequence.kept.append(hidden[row : row + len(chunk)])
     elif readout.kind == "marker":
         assert readout.position is not None
         if chunk.start <= readout.position < chunk.stop:
-            sequence.kept = [rows[readout.position - chunk.start][None].clone()]
+            sequence.kept = [_row(hidden, row + readout.position - chunk.start)]
 
 
-def keep_markers(chunk: Chunk, rows: torch.Tensor) -> None:
+def keep_markers(chunk: Chunk, hidden: torch.Tensor, row: int) -> None:
     """Keep the state of the last marker in a chunk that was generated, once its tokens are known."""
     sequence, readout = chunk.sequence, chunk.sequence.request.readout
     if readout.kind != "generated_marker":
         return
     for i in range(max(chunk.start, sequence.prompt_len), min(chunk.stop, len(sequence.ids))):
         if sequence.ids[i] == readout.marker_id:
-            sequence.kept = [rows[i - chunk.start][None].clone()]
+            sequence.kept = [_row(hidden, row + i - chunk.start)]
+
+
+def _row(hidden: torch.Tensor, row: int) -> torch.Tensor:
+    """A copy, [1, C]: a view would keep the whole step's states alive."""
+    return hidden[row][None].clone()
 
 
 class Reader:

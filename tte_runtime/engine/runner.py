@@ -17,6 +17,7 @@ from tte_runtime.engine.request import MediaSpan
 from tte_runtime.engine.sampler import draw_for
 from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import UNKNOWN, Features, Sequence
+from tte_runtime.errors import OptionError
 from tte_runtime.models.decoder import Decoder, Taps
 from tte_runtime.ops import StepLayout
 from tte_runtime.ops.transfer import to_device, upload
@@ -49,19 +50,33 @@ class Runner:
         config: resolved; gives the pool's size.
         features: makes the vision features of spans, cached or new.
         tap_layer: keep the states after this many layers beside every page; `None` keeps none.
+
+    Raises:
+        OptionError: the pages do not fit the device's memory.
     """
 
     def __init__(self, decoder: Decoder, config: EngineConfig, features: FeatureSource, tap_layer: int | None) -> None:
         self.decoder = decoder
         self._features = features
         self.device = decoder.embed.device
-        self.kv_pages = decoder.new_pages(config.num_pages)
         self.taps: Taps | None = None
-        if tap_layer is not None:
-            width = decoder.spec.hidden_size
-            self.taps = Taps(tap_layer, decoder.embed.new_zeros(config.num_pages * PAGE_SIZE, width))
+        try:
+            self.kv_pages = decoder.new_pages(config.num_pages)
+            if tap_layer is not None:
+                width = decoder.spec.hidden_size
+                self.taps = Taps(tap_layer, decoder.embed.new_zeros(config.num_pages * PAGE_SIZE, width))
+        except torch.OutOfMemoryError as error:
+            raise OptionError(
+                f"a cache of {config.kv_cache_tokens} tokens does not fit the memory of {self.device} ({error}). "
+                "Lower kv_cache_tokens, or max_context where that decides it."
+            ) from error
         # The latest token of every lane, for steps that are queued before the host has seen it; one lane is scratch.
         self.latest = torch.zeros(config.max_batch_size + 1, dtype=torch.int64, device=self.device)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all pages, taps included."""
+        return self.kv_pages.nbytes + (self.taps.pages.nbytes if self.taps is not None else 0)
 
     def load_features(self, batch: Batch) -> dict[Sequence, Exception]:
         """See that every picture the batch touches has its features. Returns the sequences whose pictures failed."""
