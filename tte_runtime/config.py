@@ -14,6 +14,7 @@ from tte_runtime.errors import OptionError, one_of
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KERNELS = ("auto", "triton", "torch")
+WEIGHTS = {"torch": ("w16", "w8a8"), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
 
 
@@ -25,6 +26,8 @@ class EngineConfig:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
         kernels: "auto" (our Triton kernels on CUDA, torch elsewhere), "triton" or "torch".
         dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
+        weights: how the decoder's matrices are kept: "auto" and "w16" as `dtype` says; "w8a8" on a CPU, weights and
+            activations of 8 bits; "w8a16" and "w4a16" on our Triton kernels, for decoded tokens. Others lose a little.
         max_context: most tokens of one request, prompt, trace and suffix together; "auto" is the model's
             own limit, capped at 32,768.
         kv_cache_tokens: tokens the paged KV cache holds, all requests and the prefix cache together;
@@ -41,6 +44,7 @@ class EngineConfig:
     device: str = "auto"
     kernels: str = "auto"
     dtype: str = "auto"
+    weights: str = "auto"
     max_context: int | Literal["auto"] = "auto"
     kv_cache_tokens: int | Literal["auto"] = "auto"
     max_batch_size: int = 32
@@ -75,12 +79,20 @@ class EngineConfig:
                 raise OptionError(f'{name} must be True, False or "auto", got {getattr(self, name)!r}.')
         if self.kernels not in KERNELS:
             raise OptionError(one_of("kernels", self.kernels, KERNELS))
+        formats = sorted({"auto"}.union(*WEIGHTS.values()))
+        if self.weights not in formats:
+            raise OptionError(one_of("weights", self.weights, formats))
 
     @property
     def torch_dtype(self) -> torch.dtype:
         """The resolved dtype of weights and activations."""
         assert self.dtype != "auto", "resolve() the config first"
         return DTYPES[self.dtype]
+
+    @property
+    def precision(self) -> str:
+        """What decides the vectors' numbers besides the checkpoint: the dtype, and a format that is not its own."""
+        return self.dtype if self.weights in ("auto", "w16") else f"{self.dtype}, {self.weights}"
 
     @property
     def num_pages(self) -> int:
@@ -102,6 +114,7 @@ class EngineConfig:
         device = _resolve_device(self.device)
         on_gpu = device.startswith("cuda")
         dtype = self.dtype if self.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
+        kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
         if context > model_context:
             raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
@@ -118,6 +131,7 @@ class EngineConfig:
             device=device,
             kernels=kernels,
             dtype=dtype,
+            weights=_resolve_weights(self.weights, kernels, on_gpu),
             max_context=context,
             kv_cache_tokens=cache,
             overlap=on_gpu if self.overlap == "auto" else self.overlap,
@@ -127,7 +141,8 @@ class EngineConfig:
     def describe(self) -> str:
         """One line that says what runs, for logs and `tte env`."""
         return (
-            f"device={self.device} kernels={self.kernels} dtype={self.dtype} context={self.max_context} "
+            f"device={self.device} kernels={self.kernels} dtype={self.dtype} weights={self.weights} "
+            f"context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
             f"cuda_graphs={'on' if self.cuda_graphs else 'off'}"
@@ -137,6 +152,16 @@ class EngineConfig:
 def _require_positive(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise OptionError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def _resolve_weights(weights: str, kernels: str, on_gpu: bool) -> str:
+    if weights == "auto":
+        return "w16"
+    formats = [name for name in WEIGHTS[kernels] if not (on_gpu and name == "w8a8")]  # 8-bit activations: CPU only
+    if weights not in formats:
+        where = f'kernels="{kernels}" on {"a GPU" if on_gpu else "a CPU"}'
+        raise OptionError(f"weights={weights!r} is not available with {where}. Available: {', '.join(formats)}.")
+    return weights
 
 
 def _resolve_device(device: str) -> str:

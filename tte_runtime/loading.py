@@ -48,7 +48,7 @@ class Model:
     @property
     def identity(self) -> list[Any]:
         """Everything that decides what the model makes of a request, as JSON can hold it."""
-        return [self.digest, self.renderer.recipe.to_json(), self.renderer.pixel_backend, self.config.dtype]
+        return [self.digest, self.renderer.recipe.to_json(), self.renderer.pixel_backend, self.config.precision]
 
     def clear_caches(self) -> None:
         """Forget cached prefixes and picture features; to be called while nothing is in work."""
@@ -99,7 +99,7 @@ def load_model(
         assert cache is not None, "media are refused at the door where there is no tower"
         return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
 
-    engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.dtype}".encode())
+    engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.precision}".encode())
     return Model(engine, renderer, cache, config, digest)
 
 

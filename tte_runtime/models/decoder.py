@@ -163,7 +163,7 @@ class Decoder(LayerStack):
     Args:
         spec: shapes and flags.
         layers: the weights, in order.
-        embed: [V, C]. norm: [C]. lm_head: [V, C], the same tensor as `embed` where tied.
+        embed: [V, C]. norm: [C]. lm_head: [V, C], as `ops.pack_output` made it.
         ops: the kernels to run on.
     """
 
@@ -173,7 +173,7 @@ class Decoder(LayerStack):
         layers: list[LayerWeights],
         embed: torch.Tensor,
         norm: torch.Tensor,
-        lm_head: torch.Tensor,
+        lm_head: Any,
         ops: TorchOps,
     ) -> None:
         super().__init__(spec, layers, ops)
@@ -196,7 +196,7 @@ class Decoder(LayerStack):
             layers=[load_layer(files, f"{prefix}layers.{i}.", spec, ops, place) for i in range(spec.num_layers)],
             embed=embed,
             norm=place(files.get(prefix + "norm.weight", (spec.hidden_size,))),
-            lm_head=embed if spec.tied else place(files.get("lm_head.weight", vocab)),
+            lm_head=ops.pack_output(embed if spec.tied else place(files.get("lm_head.weight", vocab))),
             ops=ops,
         )
 

@@ -44,6 +44,22 @@ class StepLayout:
         return self.slots // PAGE_SIZE, self.slots % PAGE_SIZE
 
     @cached_property
+    def single_slot(self) -> tuple[int, int] | None:
+        """Page and offset where a decode step of one row writes, on a CPU, where asking for them waits for nothing."""
+        if not self.decode or len(self.kv_lens_host) != 1 or self.slots.device.type != "cpu":
+            return None
+        page, offset = divmod(int(self.slots), PAGE_SIZE)
+        return page, offset
+
+    @cached_property
+    def masks(self) -> tuple[torch.Tensor, ...]:
+        """Of a prefill step: what the new tokens of every sequence see, bool [t, n]; they are its last ones."""
+        return tuple(
+            torch.ones(query_len, kv_len, dtype=torch.bool, device=self.slots.device).tril(kv_len - query_len)
+            for query_len, kv_len in zip(self.query_lens_host, self.kv_lens_host, strict=True)
+        )
+
+    @cached_property
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of a decode step: pages that hold anything, [S, 1, P], and the tokens each row sees, [S, 1, 1, P * 16]."""
         table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]

@@ -17,7 +17,7 @@ def select_ops(config: EngineConfig) -> TorchOps:
         MissingExtraError: Triton is chosen and not installed. OptionError: it cannot run on the device.
     """
     if config.kernels == "torch":
-        return TorchOps()
+        return TorchOps(config.weights)
     if importlib.util.find_spec("triton") is None:
         raise MissingExtraError('kernels="triton" needs Triton. Run: pip install triton, or use kernels="torch".')
     if config.device == "cpu" and not INTERPRET.is_on():
@@ -27,4 +27,4 @@ def select_ops(config: EngineConfig) -> TorchOps:
         )
     from tte_runtime.ops.triton_ops import TritonOps
 
-    return TritonOps()
+    return TritonOps(config.weights)

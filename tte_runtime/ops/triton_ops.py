@@ -31,7 +31,7 @@ MAX_ROWS = 64  # of one decode_linear or sample launch
 
 @dataclass(frozen=True)
 class Packed:
-    """A matrix for both paths: as it is for prompts, packed for decode rows."""
+    """A matrix for both paths: as it is for prompts, in the format of the option `weights` for decode rows."""
 
     dense: torch.Tensor
     rows: Any
@@ -44,7 +44,11 @@ class TritonOps(TorchOps):
 
     def pack(self, weight: torch.Tensor) -> Packed:
         """A matrix [O, I] in the forms of both linear ops."""
-        return Packed(weight, pack(weight, "w16"))
+        return Packed(weight, pack(weight, self.weights))
+
+    def pack_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """The output embeddings as they are: `sample` and `linear` read the dense matrix."""
+        return weight
 
     def norm_linear(
         self,
@@ -132,7 +136,7 @@ class TritonOps(TorchOps):
         )
 
     def next_tokens(
-        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: torch.Tensor, draw: Draw
+        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: Any, draw: Draw
     ) -> torch.Tensor:
         """Final norm, output embeddings and a draw: without writing logits, unless top-k or top-p need them."""
         normed = rms_norm(hidden, norm, eps)[0]
