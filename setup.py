@@ -18,6 +18,7 @@ assert FOUND, 'tte_runtime/__init__.py must hold a line __version__ = "..."'
 TRAIN = ["accelerate>=1.10", "sentence-transformers>=5.2"]
 MEDIA = ["av>=14", "pypdfium2>=4.30"]
 REMOTE = ["openai>=1.60"]
+BENCH = ["matplotlib>=3.9", "pytest-benchmark>=5.1"]
 LINT = ["mypy>=1.18", "ruff>=0.14"]
 
 setup(
@@ -51,7 +52,10 @@ setup(
         "pdf": MEDIA[1:],
         "flash-attn": ["flash-attn>=2.8"],
         "xformers": ["xformers"],
-        "dev": [*TRAIN, *REMOTE, *MEDIA, *LINT, "build>=1.2", "hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6"],
+        "dev": [
+            *(TRAIN + REMOTE + MEDIA + BENCH + LINT),
+            *("build>=1.2", "hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6"),
+        ],
     },
     entry_points={"console_scripts": ["tte=tte_runtime.cli:main"]},
 )
