@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from recipe_authors import IMAGE, PAD, SYSTEM, Plain
 from recipe_checkpoints import load
 
-from tte_runtime import Embedder
+from tte_runtime import Embedder, Think
+from tte_runtime.evaluation.plain import PlainEmbedder
 
 CLOSE = 1e-5  # fp32 against fp32; elementwise, of unit vectors
 
@@ -64,3 +67,32 @@ def test_qwen3_vl_embedding(checkpoints: Callable[..., Path], pictures: list[Ima
             assert np.abs(whole[i] - expected).max() < CLOSE
             short = expected[:24] / np.linalg.norm(expected[:24])  # Matryoshka: cut, then normalised again
             assert np.abs(cut[i] - short).max() < CLOSE
+
+
+@pytest.mark.parametrize("passes", ["two", "one"])
+@pytest.mark.parametrize(
+    ("recipe", "folder", "role"),
+    [
+        ("vlm2vec", ("VLM2Vec-V2.0", "qwen2_vl"), "query"),
+        ("ume_r1_disc", ("ume", "qwen2_vl", "<gen_emb>", "<disc_emb>"), "document"),
+        ("ume_r1", ("ume", "qwen2_vl", "<gen_emb>", "<disc_emb>"), "query"),
+        ("rge", ("rge", "qwen2_5_vl", "<emb>"), "query"),
+    ],
+)
+def test_our_own_baseline(
+    checkpoints: Callable[..., Path],
+    pictures: list[Image.Image],
+    recipe: str,
+    folder: tuple[str, ...],
+    role: Any,
+    passes: Any,
+) -> None:
+    """`evaluation/plain.py` is what benchmarks compare with, so it has to know every recipe too."""
+    plain = PlainEmbedder.from_pretrained(checkpoints(*folder), recipe=recipe)
+    item = {"image": pictures[0], "text": "what is it?"}
+    with Embedder.from_pretrained(checkpoints(*folder), recipe=recipe) as embedder:
+        think = Think(max_tokens=6) if embedder.recipe.roles[role].think else False
+        ours = embedder.embed(item, role=role, think=think)
+        theirs = plain.embed(item, role=role, think=think, passes=passes)
+        assert ours.trace_ids == theirs.trace_ids
+        assert np.abs(ours.vector - theirs.vector).max() < CLOSE

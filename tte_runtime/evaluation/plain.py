@@ -117,11 +117,9 @@ class PlainEmbedder:
         )
         inputs = self._inputs(request)
         trace, kept, cache = self._generate(request, inputs, keep=passes == "one")
-        forced = request.max_trace_tokens > 0 and (not trace or trace[-1] not in request.stop_ids)
-        tail = (request.close_ids if forced else ()) + request.suffix_ids
-        ids = torch.tensor([[*request.prompt_ids, *trace, *tail]], device=self.model.device)
+        ids = torch.tensor([[*request.prompt_ids, *trace, *_tail(request, trace)]], device=self.model.device)
         states, computed = self._states(request, inputs, ids, kept, cache)
-        vector = self._read(states, self._positions(inputs, ids))
+        vector = self._read(states, self._positions(inputs, ids), _place(request, trace))
         return PlainResult(
             vector=vector.float().cpu().numpy(),
             trace=self.renderer.tokenizer.decode([t for t in trace if t not in request.stop_ids]),
@@ -196,6 +194,8 @@ class PlainEmbedder:
             media = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")}
             if media:
                 media["mm_token_type_ids"] = self._kinds(ids)
+            if self.renderer.recipe.media.positions == "text":
+                media["position_ids"] = self._positions(inputs, ids)
             self.model.model.rope_deltas = None  # what `generate` left; text models keep none and never read it
             output = self.model.model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True, use_cache=False, **media
@@ -217,17 +217,37 @@ class PlainEmbedder:
         return torch.cat([kept, output.hidden_states[self._layer]], dim=1), ids.shape[1]
 
     def _positions(self, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-        """transformers' own M-RoPE positions, int64 [3, 1, n]."""
+        """transformers' own M-RoPE positions, int64 [3, 1, n]; those of text where the recipe says so."""
         grids = {k: v for k, v in inputs.items() if k.endswith("_grid_thw") or k == "second_per_grid_ts"}
-        if not grids:
+        if not grids or self.renderer.recipe.media.positions == "text":
             return torch.arange(ids.shape[1], device=ids.device).expand(3, 1, -1)
         positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=self._kinds(ids), **grids)
         return positions
 
-    def _read(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """[E], L2-normalised."""
+    def _read(self, states: torch.Tensor, positions: torch.Tensor, place: int) -> torch.Tensor:
+        """[E], L2-normalised; `place` is the state of the readouts that read one."""
         if self.head is not None:
             last = torch.tensor([states.shape[1] - 1], device=states.device)
             return self.head(states, positions, last)[0]
-        rows = states[0].mean(0) if self.renderer.recipe.readout == "mean" else states[0, -1]
+        rows = states[0].mean(0) if self.renderer.recipe.readout == "mean" else states[0, place]
         return F.normalize(rows.float(), dim=-1)
+
+
+def _tail(request: EngineRequest, trace: list[int]) -> tuple[int, ...]:
+    """The tokens that are forced after a trace."""
+    if request.max_trace_tokens == 0:
+        return request.suffix_ids
+    whole = request.readout.marker_id in trace if request.readout.kind == "generated_marker" else False
+    stopped = bool(trace) and trace[-1] in request.stop_ids and request.readout.kind != "generated_marker"
+    return (() if whole or stopped else request.close_ids) + request.suffix_ids
+
+
+def _place(request: EngineRequest, trace: list[int]) -> int:
+    """The index of the one state that is read: the prompt's marker, the trace's last marker, or the last token."""
+    readout = request.readout
+    if readout.kind == "marker":
+        assert readout.position is not None
+        return readout.position
+    if readout.kind == "generated_marker" and readout.marker_id in trace:
+        return len(request.prompt_ids) + len(trace) - 1 - trace[::-1].index(readout.marker_id)
+    return -1

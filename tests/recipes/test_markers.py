@@ -1,0 +1,152 @@
+"""Markers that a model really writes: UME-R1's `<gen_emb>` and RGE's `<emb>` against the authors' code.
+
+Random weights never write a marker, so rows of lm_head are exchanged until the tokens wanted come at the steps wanted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recipe_authors import CHAT, IMAGE, UME, Plain
+from recipe_checkpoints import load
+from safetensors.torch import load_file, save_file
+
+from tte_runtime import Embedder, Think
+from tte_runtime.errors import IndexFileError
+from tte_runtime.index import Index, build_index
+
+CLOSE = 1e-5  # fp32 against fp32; elementwise, of unit vectors
+GEN, END = "<gen_emb>", "<|im_end|>"
+
+
+def make_it_write(folder: Path, plain: Plain, inputs: Mapping[str, torch.Tensor], plan: list[tuple[str, int]]) -> None:
+    """Let greedy decoding write each token of `plan` at its step, or at the next where something new comes.
+
+    Of two exchanged rows of lm_head, one is the wanted token's, the other that of the id that came there for the first
+    time, so nothing changes before. The checkpoint's file is changed alike.
+    """
+    wanted = [plain.tokenizer.convert_tokens_to_ids(token) for token, _ in plan]
+    weight = plain.model.lm_head.weight.data
+    for (_, step), token in zip(plan, wanted, strict=True):
+        ids = plain.generate(dict(inputs), step + 12).sequences[0, inputs["input_ids"].shape[1] :].tolist()
+        assert token not in ids[: step + 1]
+        there = next(ids[j] for j in range(step, len(ids)) if ids[j] not in ids[:j] and ids[j] not in wanted)
+        swap = torch.tensor([token, there])
+        weight[swap] = weight[swap.flip(0)]
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"lm_head.weight": weight.clone()}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+SCENARIOS: dict[str, tuple[list[tuple[str, int]], int, str]] = {
+    # plan, budget, and how the vector must come about
+    "once": ([(GEN, 4), (END, 9)], 24, "1 markers"),
+    "twice": ([(GEN, 4)], 24, "2 markers"),
+    "never": ([], 7, "forced"),
+    "at the budget": ([(GEN, 5)], 6, "at the budget"),
+    "after the stop": ([(END, 3), (GEN, 6)], 24, "after the stop"),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ume_r1(checkpoints: Callable[..., Path], pictures: list[Image.Image], scenario: str) -> None:
+    plan, budget, expected_how = SCENARIOS[scenario]
+    folder = checkpoints(f"ume {scenario}", "qwen2_vl", GEN, "<disc_emb>")
+    # The 7B's own defaults; greedy decoding must not hear of them.
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": 5.0}))
+    plain = Plain(load(folder), folder)
+    blank = Image.new("RGB", (56, 56), (255, 255, 255))
+    cases = [
+        ({"image": pictures[0], "text": "what is it?"}, f"{IMAGE}what is it?", [pictures[0]]),
+        ("some caption", f"{IMAGE}some caption", [blank]),
+        ({"images": pictures}, IMAGE * 2, pictures),
+    ]
+    prompts = [CHAT % f"{shown}\n<disc_emb>\n{UME}" for _, shown, _ in cases]
+    make_it_write(folder, plain, plain.inputs(prompts[0], cases[0][2]), plan)
+    with Embedder.from_pretrained(folder, max_prefill_tokens=200) as embedder:
+        assert embedder.recipe.name == "ume_r1"
+        for _ in range(2):  # the second time, prompts come out of the cache
+            results = embedder.embed([item for item, _, _ in cases], role="query", think=Think(max_tokens=budget))
+            for result, prompt, (_, _, images) in zip(results, prompts, cases, strict=True):
+                vector, ids, how = plain.gen_emb(prompt, images, budget)
+                assert list(result.trace_ids) == ids
+                assert np.abs(result.vector - vector).max() < CLOSE
+                assert (result.finish_reason, result.forced_by, result.counts.suffix) == ending(how, ids, plain)
+    assert plain.gen_emb(prompts[0], cases[0][2], budget)[2] == expected_how
+
+
+def ending(how: str, ids: list[int], plain: Plain) -> tuple[str, str | None, int]:
+    """How a trace ended: (finish_reason, forced_by, tokens that were forced)."""
+    stopped = ids[-1] == plain.tokenizer.convert_tokens_to_ids(END)
+    if how == "after the stop":
+        return "forced", "no_marker", 1
+    if how == "forced":
+        return "forced", "max_tokens", 1
+    return ("stop", None, 0) if stopped else ("forced", "max_tokens", 0)
+
+
+def test_ume_r1_without_thinking(checkpoints: Callable[..., Path], pictures: list[Image.Image]) -> None:
+    """At once, the marker is fed after the assistant's header: a vector of the generative space all the same."""
+    folder = checkpoints("ume", "qwen2_vl", GEN, "<disc_emb>")
+    plain = Plain(load(folder), folder)
+    prompt = CHAT % f"{IMAGE}who?\n<disc_emb>\n{UME}"
+    with Embedder.from_pretrained(folder) as embedder:
+        result = embedder.embed({"image": pictures[1], "text": "who?"}, role="document", think=False)
+    assert (result.finish_reason, result.trace_ids) == ("no_trace", ())
+    assert np.abs(result.vector - plain.last_token(prompt + GEN, [pictures[1]])).max() < CLOSE
+
+
+def test_ume_r1_disc(checkpoints: Callable[..., Path], pictures: list[Image.Image]) -> None:
+    folder = checkpoints("ume", "qwen2_vl", GEN, "<disc_emb>")
+    plain = Plain(load(folder), folder)
+    with Embedder.from_pretrained(folder, recipe="ume_r1_disc", max_prefill_tokens=64) as embedder:
+        for _ in range(2):
+            vectors = embedder.encode([{"image": pictures[0], "text": "what?"}, {"images": pictures}])
+            for vector, text, images in zip(vectors, ("what?", ""), (pictures[:1], pictures), strict=True):
+                prompt = CHAT % f"{IMAGE * len(images)}{text}\n<disc_emb>\n"
+                assert np.abs(vector - plain.at(prompt, images, "<disc_emb>")).max() < CLOSE
+
+
+@pytest.mark.parametrize(("step", "budget"), [(6, 24), (6, 7), (6, 4)])
+def test_rge(checkpoints: Callable[..., Path], pictures: list[Image.Image], step: int, budget: int) -> None:
+    """Written within the budget, written as its last token, and not written in time."""
+    folder = checkpoints(f"rge {step} {budget}", "qwen2_5_vl", "<emb>")
+    plain = Plain(load(folder), folder)
+    item, prompt = {"image": pictures[0], "text": "What is it?"}, CHAT % f"{IMAGE} What is it?\n"
+    make_it_write(folder, plain, plain.inputs(prompt, pictures[:1]), [("<emb>", step)])
+    with Embedder.from_pretrained(folder, max_prefill_tokens=64) as embedder:
+        assert embedder.recipe.name == "rge"
+        query = embedder.embed(item, role="query", think=Think(max_tokens=budget))
+        vector, ids = plain.emb(prompt, pictures[:1], budget)
+        assert list(query.trace_ids) == ids
+        assert np.abs(query.vector - vector).max() < CLOSE
+        assert query.finish_reason == ("stop" if budget > step else "forced")
+        document = embedder.embed(item, role="document")
+        assert (document.finish_reason, document.counts.trace) == ("no_trace", 0)
+        assert np.abs(document.vector - plain.at(prompt + "<emb>", pictures[:1], "<emb>")).max() < CLOSE
+
+
+@pytest.fixture(scope="module")
+def folder_of_texts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("texts")
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text(f"the text {name}")
+    yield folder
+
+
+def test_generative_and_discriminative_vectors_never_meet(
+    checkpoints: Callable[..., Path], folder_of_texts: Path, tmp_path: Path
+) -> None:
+    folder = checkpoints("ume", "qwen2_vl", GEN, "<disc_emb>")
+    with Embedder.from_pretrained(folder) as gen, Embedder.from_pretrained(folder, recipe="ume_r1_disc") as disc:
+        assert gen.fingerprint != disc.fingerprint
+        build_index(gen, folder_of_texts, tmp_path / "index", model="ume", max_trace_tokens=4)
+        with pytest.raises(IndexFileError, match="weights, recipe"):
+            Index.open(tmp_path / "index").check_fingerprint(disc.fingerprint, "ume")
+        with pytest.raises(IndexFileError, match="weights, recipe"):
+            build_index(disc, folder_of_texts, tmp_path / "index", model="ume")
