@@ -18,7 +18,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
     def get(name: str, family: str, *added: str) -> Path:
         if name not in made:
-            made[name] = build(root / name, family, added, seed=len(made))
+            made[name] = build(root / name, family, added)
         return made[name]
 
     return get

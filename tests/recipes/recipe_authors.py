@@ -89,7 +89,8 @@ class Plain:
         ids = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
         places = [j for j, token in enumerate(ids) if token == gen]
         if places and places[-1] + 1 < len(ids):
-            return _normalised(output.hidden_states[places[-1] + 1][-1][0, 0]), ids, f"{len(places)} markers"
+            how = "at the last of several" if len(places) > 1 else "at one marker"
+            return _normalised(output.hidden_states[places[-1] + 1][-1][0, 0]), ids, how
         tail = ids if places else [*ids, gen]  # the last token was never fed
         how = "at the budget" if places else ("after the stop" if ids[-1] in stops else "forced")
         return _normalised(self._encode(inputs, tail)[0, -1]), ids, how
