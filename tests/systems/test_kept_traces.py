@@ -1,4 +1,4 @@
-"""A corpus is thought about once: stored and given traces in one model and in two, and what makes a stored one unfit."""
+"""A corpus is thought about once: stored and given traces in one model and in two, and what makes one unfit."""
 
 from __future__ import annotations
 
