@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,16 +20,16 @@ import torch
 from numpy.typing import NDArray
 
 from tte_runtime.batching import in_order
-from tte_runtime.errors import BatchError, InputError, OptionError, one_of
-from tte_runtime.flow import Outcome
-from tte_runtime.inputs.items import Item, parse_item
+from tte_runtime.errors import BatchError, OptionError, one_of
 from tte_runtime.models.checkpoint import find_folder
+from tte_runtime.outcome import Outcome
 from tte_runtime.pending import Pending
 from tte_runtime.pipeline import Pipeline
 from tte_runtime.reasoners.base import Reasoner
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.streaming import Piece, trace_events
 from tte_runtime.system import load_system
+from tte_runtime.thinking import only_if_possible, parse_request, thinking_of
 from tte_runtime.traces.store import TraceStore
 from tte_runtime.types import Priority, Result, Role, Snapshot, Think, TraceToken, check_priority, check_role
 
@@ -43,9 +43,7 @@ class Embedder:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self.config = pipeline.model.config
-        self._writer = pipeline.writer
-        identity = pipeline.model.identity if self._writer is None else [pipeline.model.identity, self._writer.identity]
-        self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        self.fingerprint = hashlib.sha256(json.dumps(pipeline.identity, sort_keys=True).encode()).hexdigest()[:32]
         self.recipe: Recipe = pipeline.recipe
 
     @classmethod
@@ -118,11 +116,11 @@ class Embedder:
         if errors not in ("raise", "return"):
             raise OptionError(one_of("errors", errors, ("raise", "return")))
         self._check_dim(truncate_dim)
-        thinking = self._thinking(role, think)
+        thinking = thinking_of(self._pipeline, role, think)
 
         def submit(item: Any) -> Pending:
             return self._pipeline.submit(
-                self._parse(item, think),
+                parse_request(item, think),
                 role,
                 thinking,
                 priority=priority,
@@ -210,14 +208,14 @@ class Embedder:
         """
         check_role(role), check_priority(priority)
         self._check_dim(truncate_dim)
-        thinking = self._thinking(role, think)
+        thinking = thinking_of(self._pipeline, role, think)
         if snapshot_every:
             if thinking is None:
                 raise OptionError(f"snapshot_every={snapshot_every} needs a trace, and this request has none.")
-            thinking = self._by_this_model(replace(thinking, snapshot_every=snapshot_every))
+            thinking = only_if_possible(self._pipeline, replace(thinking, snapshot_every=snapshot_every))
         events: queue.SimpleQueue[tuple[int, Piece] | None] = queue.SimpleQueue()
         pending = self._pipeline.submit(
-            self._parse(item, think),
+            parse_request(item, think),
             role,
             thinking,
             priority=priority,
@@ -229,7 +227,7 @@ class Embedder:
 
         def generate() -> Iterator[TraceToken | Snapshot | Result]:
             try:
-                yield from trace_events(iter(events.get, None), self._trace_text)
+                yield from trace_events(iter(events.get, None), self._pipeline.trace_text)
                 yield self._result(pending.result())
             finally:
                 pending.cancel()
@@ -260,40 +258,8 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _thinking(self, role: Role, think: Think | bool | None) -> Think | None:
-        by_itself = self.recipe.roles[role].think if self._writer is None else self._writer.thinks(role)
-        if think is False or (think is None and not by_itself):
-            return None
-        if self._writer is None and not self.recipe.stop:
-            raise OptionError(
-                f"recipe {self.recipe.name!r} cannot think: it has no stop token. Use think=False, or give a reasoner."
-            )
-        if think is None or think is True:
-            return Think() if self._writer is None else self._by_this_model(self._writer.think)
-        if not isinstance(think, Think):
-            raise OptionError(f"think must be None, a bool or Think(...), got {think!r}.")
-        return None if think.max_tokens == 0 else self._by_this_model(think)
-
-    def _by_this_model(self, think: Think) -> Think:
-        """`think`, if what it asks for needs no look at the vector while another model writes."""
-        asked = [
-            name
-            for name in ("num_traces", "snapshot_every", "stop_cosine")
-            if getattr(think, name) != getattr(Think(), name)
-        ]
-        if asked and not self._pipeline.thinks_itself:
-            raise OptionError(
-                f"{' and '.join(asked)} cannot be had here: only a model that writes its own traces forks them. Leave "
-                "it out, or load the embedder without a reasoner."
-            )
-        return think
-
-    @staticmethod
-    def _parse(item: Any, think: Think | bool | None) -> Item:
-        parsed = parse_item(item)
-        if parsed.trace is not None and (think is False or (isinstance(think, Think) and think.max_tokens == 0)):
-            raise InputError("the request has a trace, and think=False embeds without one. Drop one of them.")
-        return parsed
+    def _result(self, outcome: Outcome) -> Result:
+        return outcome.to_result(self.fingerprint, self._pipeline.trace_text)
 
     def _window(self, batch_size: int | None) -> int:
         if batch_size is None:
@@ -305,27 +271,6 @@ class Embedder:
     def _check_dim(self, dim: int | None) -> None:
         if dim is not None and not 1 <= dim <= self.embedding_dim:
             raise OptionError(f"truncate_dim must be in 1..{self.embedding_dim}, got {dim}.")
-
-    def _trace_text(self, ids: Sequence[int]) -> str:
-        """A trace as text, in the tokenizer of the model that writes it."""
-        return self._pipeline.tokens.text(ids) if self._writer is None else self._writer.text(ids)
-
-    def _result(self, outcome: Outcome) -> Result:
-        done, trace, written = outcome.embedded, outcome.trace, outcome.written
-        return Result(
-            vector=done.vector,
-            trace=trace.text if trace else "",
-            trace_ids=done.trace_ids or (trace.ids if trace else ()),
-            finish_reason=trace.finish_reason if trace else done.finish_reason,
-            forced_by=trace.forced_by if trace else done.forced_by,
-            counts=done.counts,
-            timings=done.timings,
-            fingerprint=self.fingerprint,
-            trace_from=outcome.trace_from,
-            reasoner_counts=written.counts if written else None,
-            reasoner_timings=written.timings if written else None,
-            traces=tuple(self._trace_text(ids) for ids in done.traces) if len(done.traces) > 1 else (),
-        )
 
 
 def _check_encode_options(options: dict[str, Any]) -> None:

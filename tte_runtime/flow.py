@@ -9,13 +9,14 @@ Knows who does what and in which order; knows nothing of threads' numbers, pages
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from tte_runtime.engine.request import EngineRequest, EngineResult, KnownTrace, Listener
 from tte_runtime.errors import ContextError, TraceError
+from tte_runtime.outcome import Outcome
 from tte_runtime.pending import Pending
 from tte_runtime.reasoners.base import Ask, WriteListener, Writer, Written
 from tte_runtime.reasoners.keys import local_key
@@ -25,23 +26,6 @@ from tte_runtime.types import TraceFrom
 
 if TYPE_CHECKING:
     from tte_runtime.pipeline import Pipeline
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of a request.
-
-    Attributes:
-        embedded: the embedder's result; its timings cover the whole request.
-        trace: what went into the vector, `None` without thinking.
-        trace_from: where it came from.
-        written: by the reasoner for this request, `None` where none was asked.
-    """
-
-    embedded: EngineResult
-    trace: Trace | None = None
-    trace_from: TraceFrom | None = None
-    written: Written | None = None
 
 
 class Flow:
@@ -116,7 +100,7 @@ class Flow:
         # Several traces are not one to keep, and one that a settled vector has ended is the vector's as much.
         if store is not None and think.num_traces == 1 and think.stop_cosine is None:
             self._key = local_key(self._pipeline.model, request, self._ask.role, self._ask.think)
-            if stored := store.get(self._key):
+            if (stored := store.get(self._key)) and not think.snapshot_every:
                 return self._use(request, stored, "stored")
         self._trace_from = "written"
         self._embed(request)
@@ -172,6 +156,7 @@ class Flow:
             raise TraceError("the trace is empty. Check the reasoner's prompt, or embed with think=False.")
         if self._pipeline.thinks_itself:
             known = KnownTrace(ids, trace.finish_reason, trace.forced_by)
+            request = replace(request, num_traces=1, snapshot_every=0, stop_cosine=None)  # nothing to fork
             return replace(request, known_trace=known, max_trace_tokens=0)
         return _joined(request, (writer or tokens).body(ids), closed=True)
 

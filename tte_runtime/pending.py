@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tte_runtime.errors import EngineError
 
 if TYPE_CHECKING:
-    from tte_runtime.flow import Outcome
+    from tte_runtime.outcome import Outcome
 
 
 class Pending:

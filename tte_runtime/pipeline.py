@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tte_runtime.engine.loop import EngineLoop
 from tte_runtime.errors import EngineError
@@ -65,6 +66,15 @@ class Pipeline:
     def thinks_itself(self) -> bool:
         """The embedder writes its traces on the way to its vectors."""
         return self.writer is None and bool(self.recipe.stop) and self.recipe.trace_from == "itself"
+
+    @property
+    def identity(self) -> list[Any]:
+        """Everything that decides a vector, as JSON can hold it: both models', where there are two."""
+        return self.model.identity if self.writer is None else [self.model.identity, self.writer.identity]
+
+    def trace_text(self, ids: Sequence[int]) -> str:
+        """Token ids of a trace as text, in the tokenizer of the model that thinks."""
+        return self.tokens.text(ids) if self.writer is None else self.writer.text(ids)
 
     def submit(
         self,

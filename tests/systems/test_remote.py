@@ -18,6 +18,7 @@ from systems_harness import READS, encode
 from tte_runtime import Embedder, RemoteReasoner, Result, Think, TraceToken
 from tte_runtime.errors import EngineError, OptionError, ReasonerError, TraceError
 from tte_runtime.evaluation.plain import PlainEmbedder
+from tte_runtime.inputs.items import parse_item
 
 
 @pytest.fixture
@@ -161,13 +162,13 @@ def test_calls_are_limited_and_interactive_ones_go_first(embedder_folder: Path, 
         endpoint.script.extend(["held"] * 2)
         pipeline = embedder._pipeline
         corpus = [
-            pipeline.submit(embedder._parse(f"c{i}", None), "document", Think(), priority="corpus", normalize=True)
+            pipeline.submit(parse_item(f"c{i}"), "document", Think(), priority="corpus", normalize=True)
             for i in range(4)
         ]
         assert endpoint.entered.acquire(timeout=30) and endpoint.entered.acquire(timeout=30)
         while len(pipeline.writer._endpoint._slots._waiting) < 2:  # type: ignore[union-attr]
             threading.Event().wait(0.01)
-        urgent = pipeline.submit(embedder._parse("u", None), "query", Think(), priority="interactive", normalize=True)
+        urgent = pipeline.submit(parse_item("u"), "query", Think(), priority="interactive", normalize=True)
         while len(pipeline.writer._endpoint._slots._waiting) < 3:  # type: ignore[union-attr]
             threading.Event().wait(0.01)
         endpoint.open.set()

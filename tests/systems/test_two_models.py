@@ -14,6 +14,7 @@ from systems_harness import READS, WRITES, Expected, encode, two_models
 from tte_runtime import Embedder, Result, Think, TraceToken
 from tte_runtime.errors import ContextError, EngineError, OptionError
 from tte_runtime.evaluation.plain import PlainEmbedder
+from tte_runtime.inputs.items import parse_item
 from tte_runtime.reasoners.local import LocalReasoner
 
 TOLERANCE = 1e-5
@@ -139,7 +140,7 @@ def test_one_embeds_while_another_still_thinks(embedder_folder: Path, reasoner_f
         inbox.put(hold)  # no step before both are there
         thinks = [Think(max_tokens=60, temperature=1, seed=1), Think(max_tokens=2)]
         pending = [
-            submit(embedder._parse(text, None), "query", think, priority="interactive", normalize=True)
+            submit(parse_item(text), "query", think, priority="interactive", normalize=True)
             for text, think in zip(("long", "short"), thinks, strict=True)
         ]
         assert reached.wait(60)
