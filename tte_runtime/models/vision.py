@@ -13,6 +13,7 @@ import torch
 
 from tte_runtime.errors import CheckpointError
 from tte_runtime.models.weights import TensorFiles
+from tte_runtime.ops.matrices import OneDnn
 
 TOWERS = {  # by family, the class in transformers' modelling file of that family
     "qwen2_vl": "Qwen2VisionTransformerPretrainedModel",
@@ -20,6 +21,24 @@ TOWERS = {  # by family, the class in transformers' modelling file of that famil
     "qwen3_vl": "Qwen3VLVisionModel",
 }
 PREFIXES = ("model.visual.", "visual.")
+
+
+class PackedLinear(torch.nn.Module):
+    """A linear layer of the tower, or a convolution whose stride is its kernel, packed once for a CPU.
+
+    Args:
+        layer: what it stands for; its weight is let go.
+    """
+
+    def __init__(self, layer: torch.nn.Linear | torch.nn.Conv3d) -> None:
+        super().__init__()
+        self.matrix = OneDnn(layer.weight.detach().flatten(1))
+        self.bias = layer.bias
+        self.weight = layer.weight.new_empty(0)  # transformers asks for its dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, ...] -> [T, O]; everything behind the first dimension is one row."""
+        return self.matrix.times(x.flatten(1), self.bias)
 
 
 class VisionTower:
@@ -50,6 +69,7 @@ class VisionTower:
         # Buffers are not in the file and were made on the meta device: the rotary frequencies are made again.
         tower.rotary_pos_emb = type(tower.rotary_pos_emb)(*_rotary_arguments(tower, vision)).to(device)
         self._tower = tower.eval().requires_grad_(False)
+        _pack(self._tower)
         self._merge = vision.spatial_merge_size**2
         self._device, self._dtype = device, dtype
 
@@ -75,13 +95,29 @@ class VisionTower:
 
     def same_as(self, other: VisionTower) -> bool:
         """Whether both make the same features of the same patches: equal configs, tensors, device and dtype."""
-        ours, theirs = self._tower.state_dict(), other._tower.state_dict()
+        ours, theirs = _tensors(self._tower), _tensors(other._tower)
         return (
             type(self._tower) is type(other._tower)
             and self._tower.config.to_dict() == other._tower.config.to_dict()
             and (self._device, self._dtype) == (other._device, other._dtype)
+            and ours.keys() == theirs.keys()
             and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
         )
+
+
+def _pack(tower: torch.nn.Module) -> None:
+    """Replace the layers that oneDNN serves. Linear layers of a tower see [T, I] only, its patches come as [T, ...]."""
+    for parent in list(tower.modules()):
+        for name, layer in list(parent.named_children()):
+            patches = isinstance(layer, torch.nn.Conv3d) and layer.stride == layer.kernel_size
+            if (patches or isinstance(layer, torch.nn.Linear)) and OneDnn.serves(layer.weight):
+                setattr(parent, name, PackedLinear(layer))
+
+
+def _tensors(tower: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every weight of a tower by name, packed ones unpacked."""
+    packed = {name: m.matrix.weight for name, m in tower.named_modules() if isinstance(m, PackedLinear)}
+    return {**tower.state_dict(), **packed}
 
 
 def _rotary_arguments(tower: Any, config: Any) -> tuple[Any, ...]:

@@ -60,6 +60,11 @@ class OneDnn:
         has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
         return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bfloat16())
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """[O, I], a copy out of the blocks."""
+        return self._packed.to_dense()
+
     def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x times the matrix, plus a bias."""
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, bias, "none", [], "")

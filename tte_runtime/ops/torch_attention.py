@@ -28,12 +28,13 @@ def decode_rows(q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale:
     """Attention of one token a row, [S, H, D], over its sequence's pages: [S, H, D]."""
     rows, num_heads, head_dim = q.shape
     num_kv_heads = pages.shape[2]
-    table, mask = layout.rows
+    table, seen = layout.rows
     kv = pages[:, table, torch.arange(num_kv_heads, device=q.device)[:, None]].flatten(3, 4)  # [2, S, K, P * 16, D]
-    if layout.single_slot is not None:
-        kv, mask = kv[:, :, :, : layout.kv_lens_host[0]], None
+    single = layout.single_slot is not None
+    if single:
+        kv = kv[:, :, :, : layout.kv_lens_host[0]]
     packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
-    out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=mask, scale=scale)
+    out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=None if single else seen, scale=scale)
     return out.reshape(rows, num_heads, head_dim)
 
 
