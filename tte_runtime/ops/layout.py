@@ -60,11 +60,32 @@ class StepLayout:
         )
 
     @cached_property
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a decode step: pages that hold anything, [S, 1, P], and the tokens each row sees, [S, 1, 1, P * 16]."""
-        table = self.page_table[:, : -(-max(self.kv_lens_host) // PAGE_SIZE)]
-        tokens = torch.arange(table.shape[1] * PAGE_SIZE, device=table.device)
-        return table[:, None].long(), (tokens < self.kv_lens[:, None])[:, None, None]
+    def seen(self) -> torch.Tensor:
+        """Of a decode step: the tokens that each row sees of its pages, bool [S, 1, 1, P * 16]."""
+        tokens = torch.arange(self._width * PAGE_SIZE, device=self.kv_lens.device)
+        return (tokens < self.kv_lens[:, None])[:, None, None]
+
+    def blocks(self, num_pages: int, num_kv_heads: int) -> torch.Tensor:
+        """Of a decode step: where the keys and values of its rows lie, int64 [2 * S * K * P].
+
+        They count blocks [16, D] of a layer's pool, [2, num_pages, K, 16, D].
+        """
+        if (num_pages, num_kv_heads) not in self._blocks:
+            device = self.page_table.device
+            table = self.page_table[:, : self._width].long()
+            pool = torch.arange(2, device=device)[:, None, None, None] * (num_pages * num_kv_heads)
+            heads = torch.arange(num_kv_heads, device=device)[:, None]
+            self._blocks[num_pages, num_kv_heads] = (pool + table[:, None] * num_kv_heads + heads).flatten()
+        return self._blocks[num_pages, num_kv_heads]
+
+    @cached_property
+    def _blocks(self) -> dict[tuple[int, int], torch.Tensor]:
+        return {}
+
+    @cached_property
+    def _width(self) -> int:
+        """Pages of the longest sequence that hold anything."""
+        return -(-max(self.kv_lens_host) // PAGE_SIZE)
 
 
 @dataclass(frozen=True)

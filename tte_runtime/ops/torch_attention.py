@@ -27,14 +27,15 @@ def write_pages(keys_values: torch.Tensor, pages: torch.Tensor, layout: StepLayo
 def decode_rows(q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale: float) -> torch.Tensor:
     """Attention of one token a row, [S, H, D], over its sequence's pages: [S, H, D]."""
     rows, num_heads, head_dim = q.shape
-    num_kv_heads = pages.shape[2]
-    table, seen = layout.rows
-    kv = pages[:, table, torch.arange(num_kv_heads, device=q.device)[:, None]].flatten(3, 4)  # [2, S, K, P * 16, D]
-    single = layout.single_slot is not None
-    if single:
-        kv = kv[:, :, :, : layout.kv_lens_host[0]]
+    _, num_pages, num_kv_heads, _, _ = pages.shape
+    blocks = pages.view(-1, PAGE_SIZE, head_dim).index_select(0, layout.blocks(num_pages, num_kv_heads))
+    k, v = blocks.view(2, rows, num_kv_heads, -1, head_dim)  # [S, K, P * 16, D] each
     packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
-    out = F.scaled_dot_product_attention(packed, kv[0], kv[1], attn_mask=None if single else seen, scale=scale)
+    if layout.single_slot is None:
+        out = F.scaled_dot_product_attention(packed, k, v, attn_mask=layout.seen, scale=scale)
+    else:
+        length = layout.kv_lens_host[0]
+        out = F.scaled_dot_product_attention(packed, k[:, :, :length], v[:, :, :length], scale=scale)
     return out.reshape(rows, num_heads, head_dim)
 
 

@@ -6,6 +6,7 @@ The rounding order is that of transformers' Llama family. Knows tensors; knows n
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class TorchOps:
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """x / rms(x) in fp32, rounded to x's dtype, times `weight`. [T, C] -> [T, C]."""
+        if x.shape[0] == 1 and x.dim() == 2 and x.device.type == "cpu":
+            return _norm_row(x, weight, eps)
         if x.dtype == torch.float32:
             return F.rms_norm(x, weight.shape, weight, eps)  # the same order of rounding, in one call
         return weight * F.rms_norm(x.float(), weight.shape, None, eps).to(x.dtype)
@@ -135,3 +138,11 @@ class TorchOps:
             vectors = self.rms_norm(hidden[pooling.cu_seqlens[1:] - 1], norm, eps).float()
         vectors = vectors * (torch.arange(vectors.shape[1], device=vectors.device) < pooling.dims[:, None])
         return torch.where(pooling.normalize[:, None], F.normalize(vectors, dim=-1), vectors)
+
+
+def _norm_row(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMSNorm of one row, [1, C], in half the time: torch's own is six small ops on a CPU."""
+    wide = x.float()
+    row = wide[0]
+    scale = 1.0 / math.sqrt(torch.dot(row, row).item() / row.shape[0] + eps)
+    return (wide * scale).to(x.dtype).mul_(weight)
