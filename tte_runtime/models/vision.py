@@ -110,7 +110,10 @@ def _pack(tower: torch.nn.Module) -> None:
     for parent in list(tower.modules()):
         for name, layer in list(parent.named_children()):
             patches = isinstance(layer, torch.nn.Conv3d) and layer.stride == layer.kernel_size
-            if (patches or isinstance(layer, torch.nn.Linear)) and OneDnn.serves(layer.weight):
+            if not (patches or isinstance(layer, torch.nn.Linear)):
+                continue
+            assert isinstance(layer, torch.nn.Linear | torch.nn.Conv3d)
+            if OneDnn.serves(layer.weight):
                 setattr(parent, name, PackedLinear(layer))
 
 

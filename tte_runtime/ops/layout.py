@@ -44,12 +44,15 @@ class StepLayout:
         return self.slots // PAGE_SIZE, self.slots % PAGE_SIZE
 
     @cached_property
-    def single_slot(self) -> tuple[int, int] | None:
-        """Page and offset where a decode step of one row writes, on a CPU, where asking for them waits for nothing."""
-        if not self.decode or len(self.kv_lens_host) != 1 or self.slots.device.type != "cpu":
+    def single(self) -> tuple[int, int, int] | None:
+        """Of a decode step of one row on a CPU, where asking waits for nothing: its page, offset and tokens seen.
+
+        From the tensors, because a captured step's host lengths are only bounds.
+        """
+        if not self.decode or self.slots.shape[0] != 1 or self.slots.device.type != "cpu":
             return None
         page, offset = divmod(int(self.slots), PAGE_SIZE)
-        return page, offset
+        return page, offset, int(self.kv_lens)
 
     @cached_property
     def masks(self) -> tuple[torch.Tensor, ...]:

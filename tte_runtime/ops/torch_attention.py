@@ -16,8 +16,8 @@ from tte_runtime.ops.layout import StepLayout
 def write_pages(keys_values: torch.Tensor, pages: torch.Tensor, layout: StepLayout) -> None:
     """Keys and values of the new tokens, [T, 2K, D], to their slots of `pages`, [2, N, K, 16, D]."""
     num_kv_heads, head_dim = pages.shape[2], pages.shape[4]
-    if layout.single_slot is not None:
-        page, offset = layout.single_slot
+    if layout.single is not None:
+        page, offset, _ = layout.single
         pages[:, page, :, offset].copy_(keys_values.view(2, num_kv_heads, head_dim))
         return
     page_of, offset_of = layout.page_and_offset
@@ -31,10 +31,10 @@ def decode_rows(q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale:
     blocks = pages.view(-1, PAGE_SIZE, head_dim).index_select(0, layout.blocks(num_pages, num_kv_heads))
     k, v = blocks.view(2, rows, num_kv_heads, -1, head_dim)  # [S, K, P * 16, D] each
     packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
-    if layout.single_slot is None:
+    if layout.single is None:
         out = F.scaled_dot_product_attention(packed, k, v, attn_mask=layout.seen, scale=scale)
     else:
-        length = layout.kv_lens_host[0]
+        _, _, length = layout.single
         out = F.scaled_dot_product_attention(packed, k[:, :, :length], v[:, :, :length], scale=scale)
     return out.reshape(rows, num_heads, head_dim)
 
