@@ -14,6 +14,7 @@ from click.testing import Result
 
 from tte_runtime import Embedder, __version__
 from tte_runtime.env import VARIABLES
+from tte_runtime.recipes.registry import NAMES
 
 ROOT = Path(__file__).parents[2]
 Tte = Callable[..., Result]
@@ -87,3 +88,20 @@ def test_train_tiny_hands_its_options_over(tte: Tte, tmp_path: Path, monkeypatch
     assert done.stdout == f"{tmp_path / 'tte-tiny'}\n"
     assert seen == {"seed": 3, "stages": ("tower",), "device": "auto"}
     assert ", ".join(tiny.STAGES) in " ".join(tte("train", "tiny", "--help").stdout.split())
+
+
+def test_recipes(tte: Tte) -> None:
+    listed = tte("recipes").stdout.splitlines()
+    assert listed[0].split() == ["name", "what", "thinks", "on", "read", "at", "found", "by"]
+    assert [line.split()[0] for line in listed[1:]] == list(NAMES)
+    rge = json.loads(tte("recipes", "rge").stdout)
+    assert (rge["recipe"], rge["stop"], rge["max_trace_tokens"]) == ("rge", ["<emb>"], 128)
+    assert [json.loads(line)["recipe"] for line in tte("recipes", "--json").stdout.splitlines()] == list(NAMES)
+    assert json.loads(tte("recipes", "--model", "tte-tiny").stdout)["readout"] == "head"
+    for words, said in (
+        (["rgb"], "error: unknown recipe 'rgb'. Known: tte_u"),
+        (["rge", "--json"], "error: give a NAME, or --model"),
+        (["--model", "nowhere"], "error: 'nowhere' is no folder"),
+    ):
+        refused = tte("recipes", *words)
+        assert refused.exit_code == 2 and refused.stderr.startswith(said)

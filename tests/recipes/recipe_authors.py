@@ -93,7 +93,7 @@ class Plain:
             return _normalised(output.hidden_states[places[-1] + 1][-1][0, 0]), ids, how
         tail = ids if places else [*ids, gen]  # the last token was never fed
         how = "at the budget" if places else ("after the stop" if ids[-1] in stops else "forced")
-        return _normalised(self._encode(inputs, tail)[0, -1]), ids, how
+        return _normalised(self.encode(inputs, tail)[0, -1]), ids, how
 
     @torch.inference_mode()
     def emb(self, prompt: str, images: list[Any], budget: int) -> tuple[NDArray[np.float32], list[int]]:
@@ -103,7 +103,7 @@ class Plain:
         output = self.generate(inputs, budget, [emb])
         ids = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
         if ids[-1] != emb:  # the authors read the last text token here; we give it its <emb>
-            return _normalised(self._encode(inputs, [*ids, emb])[0, -1]), ids
+            return _normalised(self.encode(inputs, [*ids, emb])[0, -1]), ids
         more = self.model(
             input_ids=output.sequences[:, -1:], past_key_values=output.past_key_values, output_hidden_states=True
         )
@@ -122,7 +122,7 @@ class Plain:
             use_cache=True,
         )
 
-    def _encode(self, inputs: dict[str, torch.Tensor], tail: list[int]) -> torch.Tensor:
+    def encode(self, inputs: dict[str, torch.Tensor], tail: list[int]) -> torch.Tensor:
         """States of prompt and `tail`, encoded from the start: [1, n, C]."""
         ids = torch.cat([inputs["input_ids"], torch.tensor([tail])], dim=1)
         inputs = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -155,3 +155,25 @@ def test_generative_and_discriminative_vectors_never_meet(
             Index.open(tmp_path / "index").check_fingerprint(disc.fingerprint, "ume")
         with pytest.raises(IndexFileError, match="weights, recipe"):
             build_index(disc, folder_of_texts, tmp_path / "index", model="ume")
+
+
+def test_a_given_trace_is_read_at_its_marker(checkpoints: Callable[..., Path], pictures: list[Image.Image]) -> None:
+    """Ids that were written before, or by hand: the last marker of the trace, or the one that is forced."""
+    folder = checkpoints("ume", "qwen2_vl", GEN, "<disc_emb>")
+    plain = Plain(load(folder), folder)
+    gen, end = plain.tokenizer.convert_tokens_to_ids([GEN, END])
+    thought = plain.tokenizer.encode("so it is a cat")
+    item, prompt = {"image": pictures[0], "text": "what?"}, CHAT % f"{IMAGE}what?\n<disc_emb>\n{UME}"
+    with Embedder.from_pretrained(folder) as embedder:
+        for trace, read in (
+            ([gen, *thought, gen, end], [gen, *thought, gen]),
+            ([*thought, gen, *thought], [*thought, gen]),
+            ([*thought, end], [*thought, end, gen]),
+            (thought, [*thought, gen]),
+        ):
+            result = embedder.embed(item | {"trace": trace}, role="query")
+            with torch.inference_mode():
+                state = plain.encode(plain.inputs(prompt, pictures[:1]), read)[0, -1]
+            expected = torch.nn.functional.normalize(state, dim=-1).numpy()
+            assert np.abs(result.vector - expected).max() < CLOSE
+            assert result.counts.suffix == (read[-1] == gen and trace.count(gen) == 0)

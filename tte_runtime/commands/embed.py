@@ -85,9 +85,9 @@ def embed(
     """Embed texts, pictures, videos, pages of PDFs, or a mix.
 
     INPUTS are texts, paths or URLs of pictures, videos and PDFs (report.pdf#page=3), and paths of .txt files, one a
-    request; lines of --jsonl may also have "images", "video" (with "fps", "num_frames" or "max_pixels") and "pdf" (with
-    "page"). Vectors go to stdout, traces and progress to stderr. A request that fails loses no other: its row has an
-    "error" (in .npy it is NaN), and the exit code is 1.
+    request; lines of --jsonl may also have "images", "video" (with "fps", "num_frames" or "max_pixels"), "pdf" (with
+    "page") and "instruction". Vectors go to stdout, traces and progress to stderr. A request that fails loses no other:
+    its row has an "error" (in .npy it is NaN), and the exit code is 1.
     """
     requests = gather(inputs, text, images, jsonl)
     sink_class = choose_sink(out, form)

@@ -81,6 +81,7 @@ def build(
 @click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
 @click.argument("question", required=False)
 @click.option("--image", "images", multiple=True, metavar="PICTURE", help="A picture of the question (repeatable).")
+@click.option("--instruction", help="The question's, where the recipe has a place for one.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), metavar="K", help="How many.")
 @click.option("--model", help="By default the one that the index was built with.")
 @click.option("--recipe", help="The one that the index was built with, where the checkpoint does not say.")
@@ -91,6 +92,7 @@ def search(
     index_path: Path,
     question: str | None,
     images: tuple[str, ...],
+    instruction: str | None,
     top: int,
     model: str | None,
     recipe: str | None,
@@ -116,7 +118,7 @@ def search(
     model = model or opened.settings.model
     with Embedder.from_pretrained(model, recipe=recipe, **engine) as embedder:
         opened.check_fingerprint(embedder.fingerprint, model)
-        item = {"text": question or "", "images": list(images)}
+        item = {"text": question or "", "images": list(images), "instruction": instruction}
         result = embedder.embed(item, role="query", think=think, truncate_dim=opened.settings.truncate_dim)
     if result.trace_ids and not hide_traces:
         click.echo(f"{result.trace} [{result.finish_reason}]", err=True)
