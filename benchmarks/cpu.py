@@ -56,9 +56,9 @@ class Written:
 class Ours:
     """The engine on its caller's thread, without its caches."""
 
-    def __init__(self, folder: Path, dtype: str, weights: str) -> None:
+    def __init__(self, folder: Path, dtype: str, weights: str, room: int) -> None:
         config = EngineConfig(
-            device="cpu", dtype=dtype, weights=weights, max_context=4096, kv_cache_tokens=4096, prefix_cache=False
+            device="cpu", dtype=dtype, weights=weights, max_context=room, kv_cache_tokens=room, prefix_cache=False
         )
         self.name = f"ours {weights if weights != 'w16' else dtype}"
         self.kind = weights if weights != "w16" else dtype
@@ -204,9 +204,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 @click.option("--out", type=click.Path(path_type=Path), help="Append the rows to this .jsonl file.")
 def main(folder: Path, prompt: int, trace: int, rounds: int, threads: int, out: Path | None) -> None:
     torch.set_num_threads(threads)
-    ways: list[Way] = [Plain(folder, "float32"), Ours(folder, "float32", "w16")]
-    ways += [Plain(folder, "bfloat16"), Ours(folder, "bfloat16", "w16"), Ours(folder, "float32", "w8a8")]
-    vocabulary = ways[0].model.config.vocab_size  # type: ignore[union-attr]
+    first, room = Plain(folder, "float32"), prompt + trace
+    ways: list[Way] = [first, Ours(folder, "float32", "w16", room), Plain(folder, "bfloat16")]
+    ways += [Ours(folder, "bfloat16", "w16", room), Ours(folder, "float32", "w8a8", room)]
+    vocabulary = first.model.config.vocab_size
     with tqdm(total=(rounds + 1) * len(ways), unit="request", file=sys.stderr, disable=None) as bar:
         rows = measure(
             ways, prompt=prompt, trace=trace, rounds=rounds, vocabulary=vocabulary, on_request=lambda: bar.update()
