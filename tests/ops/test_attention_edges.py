@@ -11,7 +11,8 @@ from kernel_harness import DEVICE
 
 from tte_kernels.decode_attention import decode_attention
 from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE
-from tte_kernels.decode_attention.kernel import max_splits
+from tte_kernels.decode_attention import kernel as decode_kernel
+from tte_kernels.decode_attention.kernel import max_splits, split_programs
 from tte_kernels.extend_attention import extend_attention
 from tte_kernels.extend_attention import launch as launch_extend
 
@@ -79,6 +80,22 @@ def test_a_wider_page_table_changes_nothing_and_its_tail_is_not_read() -> None:
     want = decode_attention(q[:1], pages, table, ints(130), scale=SCALE)
     assert torch.equal(decode_attention(q[:1], pages, wide, ints(130), scale=SCALE), want)
     assert torch.equal(extend(q, pages, wide, 100, 30), extend(q, pages, table, 100, 30))
+
+
+def test_who_computes_a_split_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, pages, table = pages_and_queries(300)
+    arguments = (q[:3], pages, table.expand(3, -1).contiguous(), ints(300, 65, 0))
+    want = decode_attention(*arguments, scale=SCALE)
+    for programs in (1, 2, 3):
+        monkeypatch.setattr(decode_kernel, "split_programs", lambda *_, programs=programs: programs)
+        assert torch.equal(decode_attention(*arguments, scale=SCALE), want)
+
+
+def test_a_table_for_the_longest_context_launches_no_crowd() -> None:
+    most = max_splits(32_768)
+    assert split_programs(most, 1) == most, "one long row has the card to itself"
+    assert split_programs(most, 64 * 4) == 16
+    assert split_programs(3, 64 * 4) == 3
 
 
 def test_a_generous_max_query_len_changes_nothing() -> None:

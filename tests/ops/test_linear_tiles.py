@@ -22,12 +22,20 @@ def test_every_tile_agrees_with_the_reference(tile: linear_kernel.Tile, monkeypa
     weight = (torch.randn(300, 160, generator=generator) / 160**0.5).to(DEVICE, torch.float16)
     monkeypatch.setattr(linear_kernel, "choose_tile", lambda *_: tile)
     limit = get_op("linear").tolerance[torch.float16]
-    torch.testing.assert_close(linear(x, weight), reference(x, weight), atol=limit.atol, rtol=limit.rtol)
+    for swiglu in (False, True):
+        got, want = (product(x, weight, swiglu=swiglu) for product in (linear, reference))
+        torch.testing.assert_close(got, want, atol=limit.atol, rtol=limit.rtol)
 
 
 def test_tiles_share_the_order_of_the_sum() -> None:
-    assert len({tile.block_i for tile in linear_kernel.TILES}) == 1
-    assert min(tile.block_t for tile in linear_kernel.TILES) >= 64  # one kind of instruction on sm_90
+    tiles = (*linear_kernel.TILES, *linear_kernel.SWIGLU_TILES)
+    assert len({tile.block_i for tile in tiles}) == 1
+    assert min(tile.block_t for tile in tiles) >= 64  # one kind of instruction on sm_90
+
+
+def test_swiglu_has_tiles_of_its_own() -> None:
+    for tokens, tile in ((1, linear_kernel.SWIGLU_TILES[-1]), (4096, linear_kernel.SWIGLU_TILES[0])):
+        assert linear_kernel.choose_tile(tokens, 8960, torch.bfloat16, False, swiglu=True) == tile
 
 
 def test_the_widest_tile_is_for_many_tokens_without_epilogue() -> None:

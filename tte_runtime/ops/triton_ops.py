@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from tte_kernels import pack
 from tte_kernels.decode_attention.kernel import launch as decode_attention
@@ -70,8 +69,7 @@ class TritonOps(TorchOps):
         """silu(gate) * up of the normed states."""
         if layout.decode:
             return self._rows(hidden, gate_up, norm_weight=norm, eps=eps, swiglu=True)
-        gate, up = linear(rms_norm(hidden, norm, eps)[0], gate_up.dense).chunk(2, dim=-1)
-        return F.silu(gate) * up
+        return linear(rms_norm(hidden, norm, eps)[0], gate_up.dense, swiglu=True)
 
     def linear_residual(
         self, x: torch.Tensor, weight: Packed, residual: torch.Tensor, layout: StepLayout

@@ -1,8 +1,8 @@
 """Triton code of decode_attention: a kernel that takes one split of the keys, and one that merges the splits.
 
-A program takes one split of one kv head of one sequence, with all query heads of that kv head as the rows of
-its tile (padded to 16, the least a tensor core takes), so that keys and values are read once. The merge adds
-splits in ascending order, always 16 at a time. Does not know how long splits are made, or why.
+A program takes splits of one kv head of one sequence, with all query heads of that kv head as the rows of its
+tile (padded to 16, the least a tensor core takes), so that keys and values are read once. The merge adds splits
+in ascending order, always 16 at a time. Does not know how long splits are made, or why.
 """
 
 from __future__ import annotations
@@ -62,16 +62,12 @@ def decode_attention_kernel(
 ):
     i_s = tl.program_id(0).to(tl.int64)
     i_k = tl.program_id(1).to(tl.int64)
-    i_split = tl.program_id(2)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     kv_len = tl.load(kv_lens_ptr + i_s)
     split_len = split_len_of(kv_len, SHORT, MIDDLE, SHORT_SPLIT, MIDDLE_SPLIT, LONG_SPLIT)
-    lo = i_split * split_len
-    if lo >= kv_len:
-        return
-    hi = tl.minimum(lo + split_len, kv_len)
+    used = tl.cdiv(kv_len, split_len)
 
     o_g = tl.arange(0, ROWS)
     o_d = tl.arange(0, HEAD_DIM)
@@ -80,31 +76,34 @@ def decode_attention_kernel(
     p_q = q_ptr + i_s * stride_qs + i_h[:, None] * stride_qh + o_d[None, :]
     b_q = tl.load(p_q, mask=m_g[:, None], other=0.0)
     p_keys = kv_ptr + i_k * stride_head
-    b_acc, b_max, b_sum = attend_tiles(
-        b_q,
-        tl.zeros([ROWS, HEAD_DIM], dtype=tl.float32),
-        tl.full([ROWS], float("-inf"), dtype=tl.float32),
-        tl.zeros([ROWS], dtype=tl.float32),
-        tl.zeros([ROWS], dtype=tl.int32) + (kv_len - 1),
-        lo,
-        hi,
-        kv_len,
-        table_ptr + i_s * stride_table,
-        p_keys,
-        p_keys + stride_half,
-        stride_page,
-        stride_token,
-        scale_log2,
-        MASKED=True,
-        HEAD_DIM=HEAD_DIM,
-        BLOCK=BLOCK,
-        PAGE=PAGE,
-    )
     num_heads = tl.num_programs(1) * GROUP
-    o_part = (i_s * num_heads + i_h) * num_splits + i_split
-    tl.store(acc_ptr + o_part[:, None] * HEAD_DIM + o_d[None, :], b_acc, mask=m_g[:, None])
-    tl.store(max_ptr + o_part, b_max, mask=m_g)
-    tl.store(sum_ptr + o_part, b_sum, mask=m_g)
+    # Who computes a split changes no bits: each has a place of its own, and the merge knows only places.
+    for i_split in range(tl.program_id(2), used, tl.num_programs(2)):
+        lo = i_split * split_len
+        b_acc, b_max, b_sum = attend_tiles(
+            b_q,
+            tl.zeros([ROWS, HEAD_DIM], dtype=tl.float32),
+            tl.full([ROWS], float("-inf"), dtype=tl.float32),
+            tl.zeros([ROWS], dtype=tl.float32),
+            tl.zeros([ROWS], dtype=tl.int32) + (kv_len - 1),
+            lo,
+            tl.minimum(lo + split_len, kv_len),
+            kv_len,
+            table_ptr + i_s * stride_table,
+            p_keys,
+            p_keys + stride_half,
+            stride_page,
+            stride_token,
+            scale_log2,
+            MASKED=True,
+            HEAD_DIM=HEAD_DIM,
+            BLOCK=BLOCK,
+            PAGE=PAGE,
+        )
+        o_part = (i_s * num_heads + i_h) * num_splits + i_split
+        tl.store(acc_ptr + o_part[:, None] * HEAD_DIM + o_d[None, :], b_acc, mask=m_g[:, None])
+        tl.store(max_ptr + o_part, b_max, mask=m_g)
+        tl.store(sum_ptr + o_part, b_sum, mask=m_g)
 
 
 @triton.jit(do_not_specialize=["num_splits"])

@@ -37,6 +37,10 @@ _CONFIGS: dict[tuple[int, int], _Config] = {
     (64, 4): _Config(8, 1),
     (128, 4): _Config(8, 1),
 }
+# Programs that fill the card four times over (132 SMs of an H200), and the least a sequence and kv head get: a page
+# table as wide as the longest context, as a captured graph has, must not launch one program for every split of it.
+ENOUGH_PROGRAMS = 4 * 132
+MIN_PROGRAMS = 16
 BLOCK_H = 16
 MERGE_SPLITS = 16
 # (longest kv_len, keys a split): short sequences want many programs, long ones little to merge. These numbers
@@ -63,6 +67,11 @@ def max_splits(capacity: int) -> int:
     return most
 
 
+def split_programs(num_splits: int, num_rows: int) -> int:
+    """Programs that share the splits of one row, a sequence and a kv head; shapes alone decide."""
+    return min(num_splits, max(MIN_PROGRAMS, triton.cdiv(ENOUGH_PROGRAMS, num_rows)))
+
+
 def launch(
     q: torch.Tensor, kv_pages: torch.Tensor, page_table: torch.Tensor, kv_lens: torch.Tensor, *, scale: float
 ) -> torch.Tensor:
@@ -78,7 +87,8 @@ def launch(
     parts = (num_seqs, num_heads, num_splits)
     acc = torch.empty((*parts, head_dim), dtype=torch.float32, device=q.device)
     maxima, sums = torch.empty((2, *parts), dtype=torch.float32, device=q.device)
-    decode_attention_kernel[(num_seqs, num_kv_heads, num_splits)](
+    programs = split_programs(num_splits, num_seqs * num_kv_heads)
+    decode_attention_kernel[(num_seqs, num_kv_heads, programs)](
         q,
         kv_pages,
         page_table,
@@ -118,10 +128,11 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every head dim in bf16 and fp32 at six heads a kv head, the extremes of grouping, and the merge."""
-    variants = [(dim, size, 6, False) for dim, size in _CONFIGS]
-    variants += [(128, 2, group, False) for group in (1, 7, 16)] + [(128, 2, 6, True)]
-    return [_split_spec(*variant) for variant in variants] + [_merge_spec(dim, False) for dim in (32, 64, 128)]
+    """Every head dim in bf16 and fp32 at six heads a kv head, the models' groups and the extremes, and the merge."""
+    variants = [(dim, size, 6, False) for dim, size in _CONFIGS] + [(32, 2, 3, False)]
+    variants += [(128, 2, group, False) for group in (1, 2, 4, 7, 8, 16)] + [(128, 2, 6, True)]
+    merges = [(dim, False) for dim in (32, 64, 128)] + [(128, True)]
+    return [_split_spec(*variant) for variant in variants] + [_merge_spec(*variant) for variant in merges]
 
 
 def _split_spec(head_dim: int, itemsize: int, group: int, pdl: bool) -> CompileSpec:
@@ -146,7 +157,7 @@ def _split_spec(head_dim: int, itemsize: int, group: int, pdl: bool) -> CompileS
 def _merge_spec(head_dim: int, pdl: bool) -> CompileSpec:
     pointers = {name: "*fp32" for name in ("acc_ptr", "max_ptr", "sum_ptr")}
     return CompileSpec(
-        name=f"merge_splits_kernel/bf16-D{head_dim}",
+        name=f"merge_splits_kernel/bf16-D{head_dim}{'-pdl' if pdl else ''}",
         fn=merge_splits_kernel,
         signature=pointers | {"kv_lens_ptr": "*i32", "out_ptr": "*bf16", "num_splits": "i32"},
         constexprs={"HEAD_DIM": head_dim, "BLOCK": MERGE_SPLITS, "PDL": pdl} | _SPLITS,

@@ -129,7 +129,7 @@ def decode_linear_kernel(
     o_i = tl.arange(0, SLICES)[:, None] * BLOCK_I + tl.arange(0, BLOCK_I)[None, :]  # [SLICES, BLOCK_I]
     p_x = x_ptr + (o_s * stride_xs)[None, :, None] + o_i[:, None, :]  # [SLICES, ROWS, BLOCK_I]
     p_w = data_ptr + (o_o * stride_wo)[None, :, None] + o_i[:, None, :]  # [SLICES, BLOCK_O, BLOCK_I]
-    up = columns.to(tl.int64) * stride_wo
+    up = tl.cast(columns, tl.int64) * stride_wo
     if PDL:
         itemsize: tl.constexpr = data_ptr.dtype.element_ty.primitive_bitwidth // 8
         p_row = data_ptr.to(tl.int64) + tl.minimum(o_o, columns - 1) * stride_wo * itemsize
@@ -234,7 +234,7 @@ def decode_linear_4bit_kernel(
     o_b = o_slice[:, None] + tl.arange(0, BLOCK_B)[None, :]  # [SLICES, BLOCK_B]
     p_x = x_ptr + (o_s * stride_xs)[None, :, None]
     p_w = data_ptr + (o_o * stride_wo)[None, :, None] + o_b[:, None, :]
-    up = columns.to(tl.int64) * stride_wo
+    up = tl.cast(columns, tl.int64) * stride_wo
     if PDL:
         p_row = data_ptr.to(tl.int64) + tl.minimum(o_o, columns - 1) * stride_wo
         wait_after_prefetch(p_row, row_bytes, m_o, LINES=4)

@@ -173,9 +173,9 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every head dim in bf16 and fp32 at six heads a kv head, and the extremes of grouping."""
-    variants = [(dim, size, 6, False) for dim, size in _CONFIGS]
-    variants += [(128, 2, group, False) for group in (1, 7, 16)] + [(128, 2, 6, True)]
+    """Every head dim in bf16 and fp32 at six heads a kv head, the models' groups, and the extremes of grouping."""
+    variants = [(dim, size, 6, False) for dim, size in _CONFIGS] + [(32, 2, 3, False)]
+    variants += [(128, 2, group, False) for group in (1, 2, 4, 7, 8, 16)] + [(128, 2, 6, True)]
     return [_spec(*variant) for variant in variants]
 
 

@@ -1,7 +1,8 @@
-"""linear: the matrix product of the prefill path, y = x @ weight.T (+ bias) (+ residual).
+"""linear: the matrix product of the prefill path, with what follows it in a layer.
 
-    y[t, o] = round(sum_i x[t, i] * weight[o, i] + bias[o] + residual[t, o])        (everything inside is
-    fp32)
+    p[t, o] = sum_i x[t, i] * weight[o, i]                       everything is fp32 up to round()
+    y[t, o] = round(p[t, o] + bias[o] + residual[t, o])
+    y[t, o] = round(silu(p[t, o]) * p[t, O/2 + o])               swiglu; rows of the weight are gate, then up
 
 cuBLAS changes its order of summation with the number of rows, so that the same token gets other bits in
 another chunk. Here an output element is always one fp32 sum over ascending i, whatever T is. This file is the
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_tensor
+from tte_kernels._check import FLOAT_DTYPES, check_tensor, require
 
 __all__ = ["launch", "linear"]
 
@@ -24,6 +25,8 @@ def linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
+    *,
+    swiglu: bool = False,
 ) -> torch.Tensor:
     """Matrix product with torch's weight layout; bias and residual are added before the one rounding.
 
@@ -32,12 +35,15 @@ def linear(
         weight: [O, I], dtype of x; rows may be strided.
         bias: [O], dtype of x, or None.
         residual: [T, O], dtype of x, or None; rows may be strided.
+        swiglu: the weight is gate over up, and the result silu(gate) * up; O must be even, and neither bias nor
+            residual may be given.
 
     Returns:
-        [T, O], dtype of x, contiguous.
+        [T, O] ([T, O/2] with swiglu), dtype of x, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride or device.
+        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride or device; swiglu with an odd O, a
+            bias or a residual.
         KernelBackendError: nothing can run it here.
     """
     check_tensor("linear", "x", x, ("T", "I"), FLOAT_DTYPES)
@@ -47,21 +53,27 @@ def linear(
         check_tensor("linear", "bias", bias, (weight.shape[0],), (x.dtype,), x.device)
     if residual is not None:
         check_tensor("linear", "residual", residual, (num_tokens, weight.shape[0]), (x.dtype,), x.device)
-    return torch.ops.tte.linear(x, weight, bias, residual)
+    if swiglu:
+        require(weight.shape[0] % 2 == 0, "linear", f"O must be even with swiglu, got {weight.shape[0]}.")
+        alone = bias is None and residual is None
+        require(alone, "linear", "bias and residual must be None with swiglu. Use decode_linear, or add them after it.")
+    return torch.ops.tte.linear(x, weight, bias, residual, swiglu)
 
 
 @torch.library.custom_op("tte::linear", mutates_args=())
 def _linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None, swiglu: bool
 ) -> torch.Tensor:
     from tte_kernels.linear.kernel import launch
 
-    return launch(x, weight, bias, residual)
+    return launch(x, weight, bias, residual, swiglu=swiglu)
 
 
 @_linear.register_fake
-def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None) -> torch.Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])
+def _(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None, swiglu: bool
+) -> torch.Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0] // 2 if swiglu else weight.shape[0])
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,7 @@ def _case(
     outer: int,
     bias: bool = False,
     residual: bool = False,
+    swiglu: bool = False,
     strided: bool = False,
     tag: str = "ci",
 ) -> Case:
@@ -45,24 +46,27 @@ def _case(
             "weight": make((outer, inner), seed + 1, device, dtype, inner**-0.5),
             "bias": random_tensor((outer,), seed + 2, device, dtype) if bias else None,
             "residual": make((tokens, outer), seed + 3, device, dtype) if residual else None,
+            "swiglu": swiglu,
         }
 
-    elements = tokens * inner + outer * inner + tokens * outer * (1 + residual) + outer * bias
+    columns = outer // 2 if swiglu else outer
+    elements = tokens * inner + outer * inner + tokens * columns * (1 + residual) + outer * bias
     return Case(
         name=name,
         dims={"T": tokens, "I": inner, "O": outer},
         make_inputs=make_inputs,
         bytes_of=lambda dtype: elements * dtype.itemsize,
-        flops=tokens * outer * (2 * inner + bias + residual),
+        flops=tokens * (outer * (2 * inner + bias + residual) + 2 * columns * swiglu),
         tag="model" if tag == "model" else "ci",
     )
 
 
 def _traffic(inputs: Inputs, outputs: tuple[torch.Tensor, ...]) -> tuple[int, int]:
-    tensors = [value for value in inputs.values() if value is not None] + [outputs[0]]
-    products = outputs[0].numel() * inputs["x"].shape[1]
-    added = outputs[0].numel() * sum(inputs[name] is not None for name in ("bias", "residual"))
-    return sum(tensor.nbytes for tensor in tensors), 2 * products + added
+    tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)] + [outputs[0]]
+    products = inputs["x"].numel() * inputs["weight"].shape[0]
+    # An element: one addition for bias and residual each, silu and a product for SwiGLU.
+    extra = sum(inputs[name] is not None for name in ("bias", "residual")) + 2 * inputs["swiglu"]
+    return sum(tensor.nbytes for tensor in tensors), 2 * products + outputs[0].numel() * extra
 
 
 def _take_rows(inputs: Inputs, keep: Sequence[int]) -> Inputs:
@@ -79,6 +83,8 @@ CASES: list[Case] = [
     _case("T127-I33-O129-bias-residual", 127, 33, 129, bias=True, residual=True),
     _case("T129-I192-O192-strided", 129, 192, 192, bias=True, residual=True, strided=True),
     _case("T1000-I32-O24", 1000, 32, 24),
+    _case("T1-tiny-I192-O256-swiglu", 1, 192, 256, swiglu=True),
+    _case("T65-I100-O74-swiglu-strided", 65, 100, 74, swiglu=True, strided=True),
     *(
         _case(
             f"{model}-{inner}x{outer}-T{tokens}",
@@ -87,6 +93,7 @@ CASES: list[Case] = [
             outer,
             bias=i == 0,
             residual=i in (1, 3),
+            swiglu=i == 2,
             tag="model",
         )
         for model, shapes in MODELS.items()
@@ -101,19 +108,20 @@ OP = Op(
     reference=reference,
     cases=CASES,
     # Sums of unit size. fp32 differs by the order of the sum; fp16 and bf16 by one rounding of the result,
-    # half a unit in the last place (2^-11 and 2^-8), doubled because the fp32 sums themselves differ.
+    # half a unit in the last place (2^-11 and 2^-8), doubled because the fp32 sums themselves differ. SwiGLU is
+    # in fp32 as well, before that one rounding.
     tolerance={
         torch.float32: Tolerance(atol=2e-5, rtol=1e-5),
         torch.float16: Tolerance(atol=1e-3, rtol=1e-3),
         torch.bfloat16: Tolerance(atol=1e-3, rtol=1.6e-2),
     },
-    formula="y = x @ weight.T + bias + residual",
+    formula="y = x @ weight.T + bias + residual; or silu(gate) * up",
     used_by="every projection of the prefill path",
     traffic=_traffic,
     num_rows=lambda inputs: int(inputs["x"].shape[0]),
     take_rows=_take_rows,
     opcheck=lambda inputs: [
-        (torch.ops.tte.linear.default, (inputs["x"], inputs["weight"], inputs["bias"], inputs["residual"]))
+        (torch.ops.tte.linear.default, tuple(inputs[name] for name in ("x", "weight", "bias", "residual", "swiglu")))
     ],
     bad_inputs=(
         BadInput("dtype-int", lambda i: i | {"x": i["x"].int()}, KernelTypeError, "x must have dtype"),
@@ -138,6 +146,18 @@ OP = Op(
             "weight must be cont",
         ),
         BadInput("device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"),
+        BadInput(
+            "swiglu-odd",
+            lambda i: i | {"weight": i["weight"][:3], "bias": None, "residual": None, "swiglu": True},
+            KernelInputError,
+            "O must be even with swiglu, got 3",
+        ),
+        BadInput(
+            "swiglu-bias",
+            lambda i: i | {"swiglu": True, "weight": i["weight"][:2], "bias": i["weight"][0, :2], "residual": None},
+            KernelInputError,
+            "bias and residual must be None with swiglu",
+        ),
         BadInput("type", lambda i: i | {"x": [1.0]}, KernelTypeError, "x must be a torch.Tensor, got list"),
     ),
 )

@@ -33,18 +33,20 @@ class Tile:
 
 
 # Largest first; compiled and gated, unmeasured on hardware. The widest has no registers left for an
-# epilogue's operands (33 spills on sm_90 with bias and residual), and is kept for gate and up, which have
-# none.
+# epilogue's operands (33 spills on sm_90 with bias and residual).
 TILES: tuple[Tile, ...] = (
     Tile(128, 256, 64, num_warps=8, num_stages=3),
     Tile(128, 128, 64, num_warps=8, num_stages=3),
     Tile(64, 64, 64, num_warps=4, num_stages=4),
 )
+# With SwiGLU a program computes block_o columns of gate and as many of up, so it holds two accumulators.
+SWIGLU_TILES: tuple[Tile, ...] = (Tile(128, 128, 64, num_warps=8, num_stages=3), TILES[-1])
 # fp32 runs without tensor cores (exact products): it is the path of parity checks, not of speed.
 TILE_FP32 = Tile(64, 64, 32, num_warps=4, num_stages=2)
 # Programs that fill the card once (132 SMs of an H200). A constant, so that the choice of a tile is
 # reproducible.
 ENOUGH_PROGRAMS = 132
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 # Row tiles that share weight tiles in L2 before the next column of weights is begun.
 GROUP_T = 8
 
@@ -59,7 +61,7 @@ def linear_kernel(
     residual_ptr,  # [T, O] or None
     y_ptr,  # [T, O]
     num_tokens,
-    out_features,
+    columns,  # O, or O / 2 with SWIGLU
     in_features,
     stride_xt,
     stride_wo,
@@ -67,6 +69,7 @@ def linear_kernel(
     stride_yt,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    SWIGLU: tl.constexpr,
     EVEN_I: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -76,7 +79,7 @@ def linear_kernel(
 ):
     i_p = tl.program_id(0)
     num_t = tl.cdiv(num_tokens, BLOCK_T)
-    num_o = tl.cdiv(out_features, BLOCK_O)
+    num_o = tl.cdiv(columns, BLOCK_O)
     # Walk GROUP row tiles by one column, then the next column: neighbours in time share weights in L2.
     i_group = i_p // (GROUP * num_o)
     group_rows = tl.minimum(num_t - i_group * GROUP, GROUP)
@@ -88,27 +91,36 @@ def linear_kernel(
     o_o = i_o * BLOCK_O + tl.arange(0, BLOCK_O)
     o_i = tl.arange(0, BLOCK_I)
     m_t = o_t < num_tokens
-    m_o = o_o < out_features
+    m_o = o_o < columns
     p_x = x_ptr + o_t[:, None] * stride_xt + o_i[None, :]  # [BLOCK_T, BLOCK_I]
     p_w = w_ptr + o_o[:, None] * stride_wo + o_i[None, :]  # [BLOCK_O, BLOCK_I]
+    up = tl.cast(columns, tl.int64) * stride_wo
 
     if PDL:
         tl.extra.cuda.gdc_wait()
     b_y = tl.zeros([BLOCK_T, BLOCK_O], dtype=tl.float32)
+    b_up = b_y
     for start in range(0, in_features, BLOCK_I):
         if EVEN_I:
             b_x = tl.load(p_x, mask=m_t[:, None], other=0.0)
-            b_w = tl.load(p_w, mask=m_o[:, None], other=0.0)
+            m_w = m_o[:, None]
         else:
             m_i = start + o_i < in_features
             b_x = tl.load(p_x, mask=m_t[:, None] & m_i[None, :], other=0.0)
-            b_w = tl.load(p_w, mask=m_o[:, None] & m_i[None, :], other=0.0)
+            m_w = m_o[:, None] & m_i[None, :]
+        b_w = tl.load(p_w, mask=m_w, other=0.0)
         b_y = tl.dot(b_x, tl.trans(b_w), b_y, input_precision="ieee")
+        if SWIGLU:
+            b_w = tl.load(p_w + up, mask=m_w, other=0.0)
+            b_up = tl.dot(b_x, tl.trans(b_w), b_up, input_precision="ieee")
         p_x += BLOCK_I
         p_w += BLOCK_I
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
 
+    if SWIGLU:
+        # silu(gate) * up with one division and exp2: tl.sigmoid costs more registers than the widest tile has.
+        b_y = b_y * b_up / (1.0 + tl.exp2(b_y * -LOG2_E))
     m_y = m_t[:, None] & m_o[None, :]
     if HAS_BIAS:
         b_y += tl.load(bias_ptr + o_o, mask=m_o, other=0.0).to(tl.float32)[None, :]
@@ -119,12 +131,13 @@ def linear_kernel(
     tl.store(p_y, b_y.to(y_ptr.dtype.element_ty), mask=m_y)
 
 
-def choose_tile(num_tokens: int, out_features: int, dtype: torch.dtype, has_epilogue: bool) -> Tile:
+def choose_tile(num_tokens: int, columns: int, dtype: torch.dtype, has_epilogue: bool, swiglu: bool = False) -> Tile:
     """The largest tile that still gives every SM a program; the smallest where none does."""
     if dtype == torch.float32:
         return TILE_FP32
-    for tile in TILES[1 if has_epilogue else 0 : -1]:
-        programs = triton.cdiv(num_tokens, tile.block_t) * triton.cdiv(out_features, tile.block_o)
+    tiles = SWIGLU_TILES if swiglu else TILES[1:] if has_epilogue else TILES
+    for tile in tiles[:-1]:
+        programs = triton.cdiv(num_tokens, tile.block_t) * triton.cdiv(columns, tile.block_o)
         if programs >= ENOUGH_PROGRAMS:
             return tile
     return TILES[-1]
@@ -135,16 +148,18 @@ def launch(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
+    *,
+    swiglu: bool = False,
 ) -> torch.Tensor:
     """Unchecked linear; see the door for the contract. An empty result launches nothing."""
     require_backend("linear", x)
     num_tokens, in_features = x.shape
-    out_features = weight.shape[0]
-    y = torch.empty(num_tokens, out_features, dtype=x.dtype, device=x.device)
+    columns = weight.shape[0] // 2 if swiglu else weight.shape[0]
+    y = torch.empty(num_tokens, columns, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    tile = choose_tile(num_tokens, out_features, x.dtype, bias is not None or residual is not None)
-    grid = (triton.cdiv(num_tokens, tile.block_t) * triton.cdiv(out_features, tile.block_o),)
+    tile = choose_tile(num_tokens, columns, x.dtype, bias is not None or residual is not None, swiglu)
+    grid = (triton.cdiv(num_tokens, tile.block_t) * triton.cdiv(columns, tile.block_o),)
     linear_kernel[grid](
         x,
         weight,
@@ -152,7 +167,7 @@ def launch(
         residual,
         y,
         num_tokens,
-        out_features,
+        columns,
         in_features,
         x.stride(0),
         weight.stride(0),
@@ -160,6 +175,7 @@ def launch(
         y.stride(0),
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
+        SWIGLU=swiglu,
         EVEN_I=in_features % tile.block_i == 0,
         GROUP=GROUP_T,
         BLOCK_T=tile.block_t,
@@ -172,39 +188,28 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every shipped tile, with and without the epilogue's operands, and one with programmatic dependent
-    launch."""
-    variants = [("bf16", tile, tile is not TILES[0], False) for tile in TILES]
-    variants += [("bf16", tile, False, False) for tile in TILES[1:]]
-    variants += [
-        ("fp16", TILES[-1], True, False),
-        ("fp32", TILE_FP32, True, False),
-        ("bf16", TILES[1], True, True),
+    """Every shipped tile with what it is chosen for, and each kind once with programmatic dependent launch."""
+    variants = [  # dtype, tile, operands of an epilogue, SwiGLU, PDL
+        *(("bf16", tile, False, False, False) for tile in TILES),
+        *(("bf16", tile, True, False, False) for tile in TILES[1:]),
+        *(("bf16", tile, False, True, False) for tile in SWIGLU_TILES),
+        *(("fp16", TILES[-1], epilogue, not epilogue, False) for epilogue in (True, False)),
+        *(("fp32", TILE_FP32, epilogue, not epilogue, False) for epilogue in (True, False)),
+        ("bf16", TILES[0], False, False, True),
+        ("bf16", TILES[1], True, False, True),
+        ("bf16", SWIGLU_TILES[0], False, True, True),
     ]
     return [_spec(*variant) for variant in variants]
 
 
-def _spec(dtype: str, tile: Tile, epilogue: bool, pdl: bool) -> CompileSpec:
+def _spec(dtype: str, tile: Tile, epilogue: bool, swiglu: bool, pdl: bool) -> CompileSpec:
     optional = ("bias_ptr", "residual_ptr")
-    integers = (
-        "num_tokens",
-        "out_features",
-        "in_features",
-        "stride_xt",
-        "stride_wo",
-        "stride_rt",
-        "stride_yt",
-    )
+    integers = ("num_tokens", "columns", "in_features", "stride_xt", "stride_wo", "stride_rt", "stride_yt")
     pointers = ("x_ptr", "w_ptr", "y_ptr") + (optional if epilogue else ())
-    constexprs = {
-        "HAS_BIAS": epilogue,
-        "HAS_RESIDUAL": epilogue,
-        "EVEN_I": True,
-        "GROUP": GROUP_T,
-        "PDL": pdl,
-    }
-    constexprs |= {"BLOCK_T": tile.block_t, "BLOCK_O": tile.block_o, "BLOCK_I": tile.block_i}
-    suffix = ("-bias-residual" if epilogue else "") + ("-pdl" if pdl else "")
+    constexprs = {"HAS_BIAS": epilogue, "HAS_RESIDUAL": epilogue, "SWIGLU": swiglu, "EVEN_I": True, "PDL": pdl}
+    constexprs |= {"BLOCK_T": tile.block_t, "BLOCK_O": tile.block_o, "BLOCK_I": tile.block_i, "GROUP": GROUP_T}
+    flags = {"-bias-residual": epilogue, "-swiglu": swiglu, "-pdl": pdl}
+    suffix = "".join(name for name, flag in flags.items() if flag)
     return CompileSpec(
         name=f"linear_kernel/{dtype}-{tile.block_t}x{tile.block_o}{suffix}",
         fn=linear_kernel,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 __all__ = ["linear"]
 
@@ -12,9 +13,14 @@ def linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
+    *,
+    swiglu: bool = False,
 ) -> torch.Tensor:
-    """x [T, I] @ weight [O, I].T + bias [O] + residual [T, O] in fp32, rounded once to x.dtype."""
+    """x [T, I] @ weight [O, I].T, then bias [O] and residual [T, O], or SwiGLU; in fp32, rounded once to x.dtype."""
     y = x.float() @ weight.float().T
+    if swiglu:
+        gate, up = y.chunk(2, dim=-1)
+        y = F.silu(gate) * up
     if bias is not None:
         y = y + bias.float()
     if residual is not None:
