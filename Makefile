@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# Kernels are compiled with the Triton of our GPU image and with the newest one. Each stands in a folder of its own.
+TRITONS := 3.6.0 3.9.0
+TARGETS := sm_80,sm_90,sm_100,gfx942
 # One thread a worker: the models are tiny, and workers that all take every core slow each other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4
 
-.PHONY: demo test lint docs figures clean
+.PHONY: demo test lint kernels docs figures clean
 
 demo: $(VENV)/installed  ## set up and run the main job
 	$(BIN)/tte demo
@@ -18,6 +21,19 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+kernels: $(TRITONS:%=$(VENV)/triton-%)  ## compile every kernel for every GPU, without one, and gate what it costs
+	$(MAKE) --jobs=2 --output-sync=target $(TRITONS:%=compile-%)
+
+compile-%: $(VENV)/triton-%
+	PYTHONPATH=$<:kernels TRITON_CACHE_DIR=$<-cache OMP_NUM_THREADS=1 \
+		$(BIN)/python -m tte_kernels.compile_check --targets $(TARGETS)
+
+$(VENV)/triton-%: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ triton==$*
+	touch $@
+
+.PRECIOUS: $(VENV)/triton-%
 
 docs: $(VENV)/installed-dev  ## what is generated from code: docs/cli.md, kernels/README.md
 	$(BIN)/python docs/cli.py > docs/cli.md

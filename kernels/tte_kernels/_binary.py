@@ -23,10 +23,11 @@ class KernelCost:
 
     Attributes:
         registers: a thread (NVIDIA) or vector registers a lane (AMD).
-        spills: instructions that store to local memory (NVIDIA); spilled vector registers (AMD).
+        spills: instructions that store to local memory (NVIDIA, disassembled), registers' worth of stack (NVIDIA
+            otherwise), or spilled vector registers (AMD).
         shared: bytes of shared memory a program.
         loads: width in bits of global loads -> how many instructions have it; bulk (TMA) copies count as 128.
-            Empty on AMD, where it is not read.
+            Empty where nothing was disassembled, and on AMD.
         loads_before_wait: global loads that stand above the first wait of programmatic dependent launch; None
             without such a wait.
     """
@@ -79,17 +80,17 @@ def _run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def _read_nvidia(compiled: Any) -> KernelCost:
+def _read_nvidia(compiled: Any, disassemble: bool) -> KernelCost:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         usage = _run(_tool("cuobjdump"), "--dump-resource-usage", str(cubin))
-        sass = _run(_tool("nvdisasm"), "-c", str(cubin))
-    registers = re.search(r"REG:(\d+)", usage)
-    assert registers is not None, usage
+        sass = _run(_tool("nvdisasm"), "-c", str(cubin)) if disassemble else ""
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found is not None, usage
     return KernelCost(
-        registers=int(registers[1]),
-        spills=len(re.findall(r"\bSTL\b", sass)),
+        registers=int(found[1]),
+        spills=len(re.findall(r"\bSTL\b", sass)) if disassemble else int(found[2]) // 4,
         shared=int(compiled.metadata.shared),
         loads=_load_widths(sass),
         loads_before_wait=_loads_before_wait(sass),
@@ -107,6 +108,6 @@ def _read_amd(compiled: Any) -> KernelCost:
     return KernelCost(number("vgpr_count"), number("vgpr_spill_count"), int(compiled.metadata.shared), {})
 
 
-def read_cost(compiled: Any) -> KernelCost:
-    """The cost of a `triton.compile` result, for either vendor."""
-    return _read_nvidia(compiled) if "cubin" in compiled.asm else _read_amd(compiled)
+def read_cost(compiled: Any, disassemble: bool = True) -> KernelCost:
+    """The cost of a `triton.compile` result, for either vendor. Disassembling takes as long as compiling."""
+    return _read_nvidia(compiled, disassemble) if "cubin" in compiled.asm else _read_amd(compiled)

@@ -2,9 +2,9 @@
 
     python -m tte_kernels.compile_check --targets sm_80,sm_90,sm_100,gfx942
 
-Prints one line a kernel, configuration and target, and exits with 1 if one does not compile or fails a gate
-on sm_90: no spills, registers within the kernel's budget, at most 227 KiB of shared memory, for kernels that
-stream an operand 128-bit loads for most of the bytes, and with PDL no load above the wait but weights. Runs
+Prints one line a kernel, configuration and target, and exits with 1 if one does not compile, needs more shared
+memory than its target has, or fails a gate on sm_90: no spills, registers within the kernel's budget, for kernels
+that stream an operand 128-bit loads for most of the bytes, and with PDL no load above the wait but weights. Runs
 in a process of its own: TRITON_INTERPRET replaces the compiler. It does not know any op, and proves nothing
 about results or speed.
 """
@@ -19,14 +19,16 @@ from typing import Any
 
 from tte_kernels._binary import KernelCost, read_cost
 from tte_kernels._case import CompileSpec
-from tte_kernels._launch import interpreted
+from tte_kernels._launch import AMD_STAGES, interpreted
 from tte_kernels.errors import KernelBackendError, KernelInputError
 
 __all__ = ["Row", "check", "failures", "main"]
 
-MAX_SHARED = 227 * 1024
 GATED_TARGET = "sm_90"
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+# Bytes of shared memory that one program may have: A100, H100, B200 (CUDA programming guide, compute capabilities)
+# and MI300 (CDNA3 instruction set, LDS).
+MAX_SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
+TARGETS = tuple(MAX_SHARED)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def _compile(spec: CompileSpec, target: str) -> Any:
         if kind.startswith("*") or name in spec.aligned
     }
     source = ASTSource(fn=spec.fn, signature=signature, constexprs=dict(spec.constexprs), attrs=attrs)
-    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages, "enable_fp_fusion": spec.fp_fusion}
+    stages = spec.num_stages if target.startswith("sm_") else min(spec.num_stages, AMD_STAGES)
+    options = {"num_warps": spec.num_warps, "num_stages": stages, "enable_fp_fusion": spec.fp_fusion}
     return triton.compile(source, target=_gpu_target(target), options=options)
 
 
@@ -81,7 +84,7 @@ def check(ops: Iterable[str], targets: Iterable[str]) -> Iterator[Row]:
                 if not _runs_on(spec, target):
                     continue
                 try:
-                    yield Row(op, target, spec, read_cost(_compile(spec, target)))
+                    yield Row(op, target, spec, read_cost(_compile(spec, target), disassemble=target == GATED_TARGET))
                 except KernelInputError:
                     raise
                 except Exception as error:
@@ -90,18 +93,18 @@ def check(ops: Iterable[str], targets: Iterable[str]) -> Iterator[Row]:
 
 
 def failures(row: Row) -> list[str]:
-    """The gates that a row fails: in words, empty if none. Cost is gated on sm_90 only."""
+    """The gates that a row fails: in words, empty if none. Shared memory is gated everywhere, the rest on sm_90."""
     if row.cost is None:
         return [f"does not compile: {row.error}"]
-    if row.target != GATED_TARGET:
-        return []
     cost, spec, failed = row.cost, row.spec, []
+    if cost.shared > MAX_SHARED[row.target]:
+        failed.append(f"{cost.shared} bytes of shared memory, at most {MAX_SHARED[row.target]}")
+    if row.target != GATED_TARGET:
+        return failed
     if cost.spills:
         failed.append(f"{cost.spills} spills, allowed 0")
     if cost.registers > spec.max_registers:
         failed.append(f"{cost.registers} registers, budget {spec.max_registers}")
-    if cost.shared > MAX_SHARED:
-        failed.append(f"{cost.shared} bytes of shared memory, at most {MAX_SHARED}")
     if spec.constexprs.get("PDL"):
         # triton#11905: the pipeliner may hoist loads of what the previous kernel writes above the wait.
         if cost.loads_before_wait is None:
@@ -138,16 +141,27 @@ def main(argv: list[str] | None = None) -> int:
     for target in targets:
         _gpu_target(target)  # a misspelt target is refused before the first minute of compiling
     ops = [get_op(name).name for name in arguments.ops.split(",")] if arguments.ops else [op.name for op in OPS]
-    print(f"triton {triton.__version__}; gates on {GATED_TARGET}; loads are bits x instructions")
+    print(f"triton {triton.__version__}; gates on {GATED_TARGET}; there loads are bits x instructions")
     name = f"{'op':<18} {'kernel/configuration':<52} {'target':<7}"
     print(f"{name} {'regs':>5} {'spills':>7} {'shared':>8} {'loads':<24} gate")
-    failed = total = 0
+    rows = []
     for row in check(ops, targets):
         print(_line(row), flush=True)
-        failed += bool(failures(row))
-        total += 1
-    print(f"{total} compiled configurations, {failed} failed")
+        rows.append(row)
+    for target in targets:
+        print(_total(target, [row.cost for row in rows if row.target == target and row.cost]))
+    failed = sum(bool(failures(row)) for row in rows)
+    print(f"{len(rows)} compiled configurations, {failed} failed; triton {triton.__version__}")
     return 1 if failed else 0
+
+
+def _total(target: str, costs: list[KernelCost]) -> str:
+    """The span of what one target's configurations use."""
+    if not costs:
+        return f"{target:<7} nothing compiled"
+    registers, spilling = [cost.registers for cost in costs], sum(cost.spills > 0 for cost in costs)
+    span = f"registers {min(registers)}..{max(registers)}, {spilling} spill"
+    return f"{target:<7} {len(costs)} configurations, {span}, shared memory up to {max(cost.shared for cost in costs)}"
 
 
 if __name__ == "__main__":

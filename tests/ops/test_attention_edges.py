@@ -10,8 +10,8 @@ import torch
 from kernel_harness import DEVICE
 
 from tte_kernels.decode_attention import decode_attention
-from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE
 from tte_kernels.decode_attention import kernel as decode_kernel
+from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE
 from tte_kernels.decode_attention.kernel import max_splits, split_programs
 from tte_kernels.extend_attention import extend_attention
 from tte_kernels.extend_attention import launch as launch_extend

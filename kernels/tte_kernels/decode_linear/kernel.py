@@ -120,7 +120,8 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every format, row tile and width, as the four projections of a layer use them."""
+    """Every format, row tile and width, as the four projections of a layer use them; and a width that no tile of k
+    divides, which tte-tiny has."""
     specs = []
     for (format, rows), config in _CONFIGS.items():
         specs.append(_spec(format, rows, config, swiglu=True))  # norm, gate and up
@@ -128,6 +129,9 @@ def compile_specs() -> list[CompileSpec]:
     for format, config in _NARROW_CONFIG.items():
         specs.append(_spec(format, 16, config, norm=True, swiglu=False))  # norm, QKV with bias
         specs.append(_spec(format, 16, config, swiglu=False, pdl=True))
+        specs.append(_spec(format, 16, _CONFIGS[format, 16], swiglu=True, pdl=True))
+    specs.append(_spec("w16", 16, _NARROW_CONFIG["w16"], norm=True, swiglu=False, in_features=192))
+    specs.append(_spec("w16", 16, _CONFIGS["w16", 16], swiglu=True, in_features=192))
     for format, rows in _CONFIGS:
         specs.append(_spec(format, rows, _CONFIG_FP32, swiglu=True, dtype="fp32"))
     return specs
@@ -142,6 +146,7 @@ def _spec(
     norm: bool = False,
     pdl: bool = False,
     dtype: str = "bf16",
+    in_features: int = SLICES * SLICE_WIDTH,
 ) -> CompileSpec:
     has = {"HAS_NORM": norm or swiglu, "HAS_BIAS": not swiglu, "HAS_RESIDUAL": not swiglu and not norm}
     pointers = {
@@ -162,12 +167,13 @@ def _spec(
     }[format]
     absent += [name for name in ("scale_ptr", "zero_ptr") if name not in quantised]
     integers = ("num_rows", "columns", "in_features", "stride_xs", "stride_wo", "stride_rs")
-    constexprs = _constexprs(format, rows, config, SLICES * SLICE_WIDTH, swiglu, dtype == "fp32")
+    constexprs = _constexprs(format, rows, config, in_features, swiglu, dtype == "fp32")
+    uneven = "" if constexprs.get("EVEN_I", True) else "-uneven"
     label = "norm-swiglu" if swiglu else "norm-bias" if norm else "bias-residual"
     fn = decode_linear_4bit_kernel if format == "w4a16" else decode_linear_kernel
     weight = f"{format}-{dtype}"
     return CompileSpec(
-        name=f"{fn.__name__}/{weight}-S{rows}-O{constexprs['BLOCK_O']}-{label}{'-pdl' if pdl else ''}",
+        name=f"{fn.__name__}/{weight}-S{rows}-O{constexprs['BLOCK_O']}-{label}{uneven}{'-pdl' if pdl else ''}",
         fn=fn,
         signature=pointers | quantised | {name: "i32" for name in integers} | {"eps": "fp32"},
         constexprs=constexprs | has | {"PDL": pdl} | {name: None for name in absent},

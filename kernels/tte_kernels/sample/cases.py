@@ -82,7 +82,7 @@ CASES: list[Case] = [
     *(
         _case(f"{model}-S{rows}-{kind}", rows, dim, vocabulary, greedy=greedy, tag="model")
         for model, dim, vocabulary in (
-            ("tte_tiny", 192, 1000),
+            ("tte_tiny", 192, 832),
             ("qwen2vl_2b", 1536, 151936),
             ("qwen25vl_3b_qwen3vl_2b", 2048, 151936),
             ("qwen3vl_4b", 2560, 151936),

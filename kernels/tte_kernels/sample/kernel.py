@@ -46,7 +46,9 @@ def _gumbel(seed, position, trace_index, token):
     return -tl.log(tl.where(v < 0.015625, small, large))
 
 
-@triton.jit
+# Not specialised on the number of rows: 1 and multiples of 16 would each be compiled anew, within somebody's
+# request.
+@triton.jit(do_not_specialize=["S"])
 def sample_kernel(
     hidden_ptr,
     weight_ptr,
