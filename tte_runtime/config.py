@@ -15,6 +15,7 @@ from tte_runtime.errors import OptionError, one_of
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KERNELS = ("auto", "triton", "torch")
 WEIGHTS = {"torch": ("w16", "w8a8"), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
+ATTENTION = ("auto", "triton", "sdpa", "flash-attn", "xformers")
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
 
 
@@ -28,6 +29,11 @@ class EngineConfig:
         dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
         weights: how the decoder's matrices are kept: "auto" and "w16" as `dtype` says; "w8a8" on a CPU, weights and
             activations of 8 bits; "w8a16" and "w4a16" on our Triton kernels, for decoded tokens. Others lose a little.
+        attention: who computes attention over prompts: "auto" is the backend's own ("triton" or, for torch, "sdpa");
+            "sdpa", "flash-attn" and "xformers" can take prompts over from either. Equal bits are promised for our own
+            kernels only, so another choice is part of the fingerprint. Traces are always decoded by the backend.
+        pdl: programmatic dependent launch of our kernels, on GPUs of compute capability 9.0 and newer; of the whole
+            process, as the last embedder loaded on a GPU says. Off until it is measured.
         max_context: most tokens of one request, prompt, trace and suffix together; "auto" is the model's
             own limit, capped at 32,768.
         kv_cache_tokens: tokens the paged KV cache holds, all requests and the prefix cache together;
@@ -45,6 +51,8 @@ class EngineConfig:
     kernels: str = "auto"
     dtype: str = "auto"
     weights: str = "auto"
+    attention: str = "auto"
+    pdl: bool = False
     max_context: int | Literal["auto"] = "auto"
     kv_cache_tokens: int | Literal["auto"] = "auto"
     max_batch_size: int = 32
@@ -77,8 +85,11 @@ class EngineConfig:
         for name in ("overlap", "cuda_graphs"):
             if getattr(self, name) not in (True, False, "auto"):
                 raise OptionError(f'{name} must be True, False or "auto", got {getattr(self, name)!r}.')
-        if self.kernels not in KERNELS:
-            raise OptionError(one_of("kernels", self.kernels, KERNELS))
+        if self.pdl not in (True, False):
+            raise OptionError(f"pdl must be True or False, got {self.pdl!r}.")
+        for name, known in (("kernels", KERNELS), ("attention", ATTENTION)):
+            if getattr(self, name) not in known:
+                raise OptionError(one_of(name, getattr(self, name), known))
         formats = sorted({"auto"}.union(*WEIGHTS.values()))
         if self.weights not in formats:
             raise OptionError(one_of("weights", self.weights, formats))
@@ -91,8 +102,18 @@ class EngineConfig:
 
     @property
     def precision(self) -> str:
-        """What decides the vectors' numbers besides the checkpoint: the dtype, and a format that is not its own."""
-        return self.dtype if self.weights in ("auto", "w16") else f"{self.dtype}, {self.weights}"
+        """What decides the vectors' numbers besides the checkpoint: the dtype, and what is not the backend's own."""
+        parts = [self.dtype]
+        if self.weights not in ("auto", "w16"):
+            parts.append(self.weights)
+        if self.attention not in ("auto", self.own_attention):
+            parts.append(f"attention {self.attention}")
+        return ", ".join(parts)
+
+    @property
+    def own_attention(self) -> str:
+        """The prefill attention that belongs to the resolved backend."""
+        return "triton" if self.kernels == "triton" else "sdpa"
 
     @property
     def num_pages(self) -> int:
@@ -114,13 +135,18 @@ class EngineConfig:
         device = _resolve_device(self.device)
         on_gpu = device.startswith("cuda")
         dtype = self.dtype if self.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
-        kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
         if context > model_context:
             raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
         kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
         if self.cuda_graphs is True and not on_gpu:
             raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
+        if self.attention == "triton" and kernels != "triton":
+            raise OptionError('attention="triton" is part of kernels="triton", got kernels="torch". Use "sdpa".')
+        if self.pdl and (not on_gpu or kernels != "triton" or torch.cuda.get_device_capability(device) < (9, 0)):
+            raise OptionError(
+                f"pdl=True needs our kernels on a GPU of compute capability 9.0, got kernels={kernels!r} on {device!r}."
+            )
         cache = self.kv_cache_tokens
         if cache == "auto":
             budget = (8 if on_gpu else 1) * 2**30
@@ -131,6 +157,7 @@ class EngineConfig:
             device=device,
             kernels=kernels,
             dtype=dtype,
+            attention=("triton" if kernels == "triton" else "sdpa") if self.attention == "auto" else self.attention,
             weights=_resolve_weights(self.weights, kernels, on_gpu),
             max_context=context,
             kv_cache_tokens=cache,
@@ -141,11 +168,11 @@ class EngineConfig:
     def describe(self) -> str:
         """One line that says what runs, for logs and `tte env`."""
         return (
-            f"device={self.device} kernels={self.kernels} dtype={self.dtype} weights={self.weights} "
-            f"context={self.max_context} "
+            f"device={self.device} kernels={self.kernels} attention={self.attention} dtype={self.dtype} "
+            f"weights={self.weights} context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
-            f"cuda_graphs={'on' if self.cuda_graphs else 'off'}"
+            f"cuda_graphs={'on' if self.cuda_graphs else 'off'} pdl={'on' if self.pdl else 'off'}"
         )
 
 

@@ -81,7 +81,8 @@ def load_model(
     tap_bytes = 4 * spec.hidden_size if head_spec else 0
     config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)
     place: Any = {"device": config.device, "dtype": config.torch_dtype}
-    files, ops = TensorFiles(folder), select_ops(config)
+    files = TensorFiles(folder)
+    ops = select_ops(config, head_dim=spec.head_dim, group=spec.num_heads // spec.num_kv_heads)
     decoder = Decoder.load(files, spec, ops, **place)
     cache = None
     if model_config.model_type in TOWERS:

@@ -7,6 +7,7 @@ needs torch only; Triton is imported at the first launch. It does not know engin
 
 from __future__ import annotations
 
+from tte_kernels._check import HEAD_DIMS, MAX_GROUP
 from tte_kernels._launch import set_pdl
 from tte_kernels.decode_attention import decode_attention
 from tte_kernels.decode_linear import PackedWeight, decode_linear, pack, unpack
@@ -19,6 +20,8 @@ from tte_kernels.rope_write_kv import rope_write_kv
 from tte_kernels.sample import sample, sample_logits
 
 __all__ = [
+    "HEAD_DIMS",
+    "MAX_GROUP",
     "KernelBackendError",
     "KernelError",
     "KernelInputError",

@@ -16,6 +16,7 @@ from tte_kernels.errors import KernelInputError, KernelTypeError
 __all__ = [
     "FLOAT_DTYPES",
     "HEAD_DIMS",
+    "MAX_GROUP",
     "check_choice",
     "check_dtype",
     "check_inner_contiguous",
@@ -32,6 +33,9 @@ FLOAT_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfl
 
 HEAD_DIMS: tuple[int, ...] = (32, 64, 128)
 """Head dims that the attention and rotary kernels are compiled and tested for."""
+
+MAX_GROUP = 16
+"""Query heads that may share a kv head: the rows of decode_attention's tile."""
 
 PAGE_SIZE = 16
 """Tokens a page."""

@@ -93,6 +93,16 @@ def test_equal_to_torch(folder: Path, items: list[Any], alone: list[Result]) -> 
         assert np.abs(ours.vector - theirs.vector).max() < 1e-5
 
 
+def test_prompts_by_sdpa_are_equal_to_torch_and_say_so(folder: Path, items: list[Any], alone: list[Result]) -> None:
+    options = {"kernels": "triton", "attention": "sdpa", "max_prefill_tokens": 20}  # the second chunk has a prefix
+    with Embedder.from_pretrained(folder, kv_cache_tokens=1024, **options) as embedder:
+        other = embedder.embed(items[1], role="query", think=Think(max_tokens=TRACE))
+        assert "attention=sdpa" in embedder.config.describe()
+    assert other.trace_ids == alone[1].trace_ids
+    assert np.abs(other.vector - alone[1].vector).max() < 1e-5
+    assert other.fingerprint != alone[1].fingerprint
+
+
 def test_sampled_traces_are_equal_to_torch(folder: Path, items: list[Any]) -> None:
     think = Think(max_tokens=TRACE, temperature=1.5, seed=3)
     traces = []

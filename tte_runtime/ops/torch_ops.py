@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.matrices import pack_matrix
+from tte_runtime.ops.prefill import Prefill
 from tte_runtime.ops.torch_attention import decode_rows, extend_sequences, write_pages
 
 
@@ -23,12 +24,14 @@ class TorchOps:
 
     Args:
         weights: the weights' format, a resolved option of `EngineConfig`.
+        prefill: attention of prompts by another library than this backend's own; see `ops/prefill.py`.
     """
 
     name = "torch"
 
-    def __init__(self, weights: str = "w16") -> None:
+    def __init__(self, weights: str = "w16", prefill: Prefill | None = None) -> None:
         self.weights = weights
+        self.prefill = prefill
 
     def pack(self, weight: torch.Tensor) -> Any:
         """A matrix [O, I] in the form that this backend's linear ops take."""
@@ -113,7 +116,9 @@ class TorchOps:
         Returns:
             [T, H, D].
         """
-        return (decode_rows if layout.decode else extend_sequences)(q, pages, layout, scale)
+        if layout.decode:
+            return decode_rows(q, pages, layout, scale)
+        return (self.prefill or extend_sequences)(q, pages, layout, scale)
 
     def next_tokens(
         self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: Any, draw: Draw

@@ -37,7 +37,7 @@ class Packed:
 
 
 class TritonOps(TorchOps):
-    """The ops of `TorchOps`, every one of them on kernels; shapes stand there."""
+    """The ops of `TorchOps`, every one of them on kernels unless `prefill` is given; shapes stand there."""
 
     name = "triton"
 
@@ -123,6 +123,8 @@ class TritonOps(TorchOps):
         """Causal attention of the new tokens over their sequences' pages."""
         if layout.decode:
             return decode_attention(q, pages, layout.page_table, layout.kv_lens, scale=scale)
+        if self.prefill is not None:
+            return self.prefill(q, pages, layout, scale)
         return extend_attention(
             q,
             pages,

@@ -14,11 +14,9 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_pages, check_positive, check_tensor, require
+from tte_kernels._check import FLOAT_DTYPES, MAX_GROUP, check_pages, check_positive, check_tensor, require
 
 __all__ = ["decode_attention", "launch"]
-
-MAX_GROUP = 16
 
 
 def decode_attention(
