@@ -21,7 +21,9 @@ def render() -> str:
     """The page."""
     parts = [INTRO]
     for path, command in walk("tte", main):
-        context = click.Context(command, info_name=path, max_content_width=WIDTH, terminal_width=WIDTH)
+        context = click.Context(
+            command, info_name=path, max_content_width=WIDTH, terminal_width=WIDTH, **main.context_settings
+        )
         parts.append(f"## {path}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -14,6 +14,7 @@ from tte_runtime.commands.group import PlainGroup
 from tte_runtime.commands.index import index
 from tte_runtime.commands.info import env
 from tte_runtime.commands.recipes import recipes
+from tte_runtime.commands.traces import traces
 from tte_runtime.commands.train import train
 from tte_runtime.demo.command import demo
 
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for command in (demo, embed, index, recipes, train, env):
+for command in (demo, embed, index, recipes, traces, train, env):
     main.add_command(command)

@@ -58,6 +58,11 @@ class Model:
             self.vision_cache.clear()
 
 
+def default_recipe(folder: Path, name: str) -> str | None:
+    """The recipe of a model's part in a system of two, unless the checkpoint says in `tte.json` how it is prompted."""
+    return None if (folder / "tte.json").is_file() else name
+
+
 def load_model(
     folder: Path, config: EngineConfig, recipe: str | Recipe | None, *, beside: Model | None = None
 ) -> Model:

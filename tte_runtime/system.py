@@ -8,7 +8,7 @@ from typing import Any
 from tte_runtime.config import EngineConfig
 from tte_runtime.engine.loop import EngineLoop
 from tte_runtime.errors import OptionError, RecipeError
-from tte_runtime.loading import load_model
+from tte_runtime.loading import default_recipe, load_model
 from tte_runtime.pipeline import Pipeline
 from tte_runtime.reasoners.base import Reasoner
 from tte_runtime.recipes.base import Recipe
@@ -26,12 +26,12 @@ def load_system(
     config = EngineConfig.from_options(**options)
     if reasoner is not None and not isinstance(reasoner, Reasoner):
         raise OptionError(f"reasoner must be LocalReasoner(...) or RemoteReasoner(...), got {reasoner!r}.")
-    if reasoner is not None and recipe is None and not (folder / "tte.json").is_file():
-        recipe = "tte_s"
+    if reasoner is not None and recipe is None:
+        recipe = default_recipe(folder, "tte_s")
     store = traces if isinstance(traces, TraceStore) or traces is None else TraceStore(traces)
     try:
         model = load_model(folder, config, recipe)
-        if reasoner is not None and str(model.renderer.recipe.readout) == "generated_marker":
+        if reasoner is not None and model.renderer.recipe.readout == "generated_marker":
             raise RecipeError(
                 f"recipe {model.renderer.recipe.name!r} reads its vector within a trace of its own, which another "
                 "model's trace does not have. Name another recipe, such as tte_s, or drop the reasoner."

@@ -38,7 +38,7 @@ def test_without_a_command_help_is_printed(tte: Tte) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["embbed"], "error: unknown command 'embbed'. Known: demo, embed, env, index, recipes, train."),
+        (["embbed"], "error: unknown command 'embbed'. Known: demo, embed, env, index, recipes, traces, train."),
         (["--verbos"], "error: unknown option '--verbos'. Known: --help, --version."),
         (["index", "find"], "error: unknown command 'find'. Known: build, search."),
         (["index", "build", "x"], "error: Missing option '--out'. See: tte index build --help"),

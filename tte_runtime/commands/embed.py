@@ -15,8 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from tte_runtime.commands.options import engine_options, think_options, thinking
-from tte_runtime.errors import EngineError, InputError, OptionError, TteError, one_of
+from tte_runtime.commands.options import engine_options, system, system_options, think_options, thinking
+from tte_runtime.errors import InputError, OptionError, TteError, one_of
 
 if TYPE_CHECKING:
     from tte_runtime.commands.results import Sink
@@ -58,6 +58,7 @@ class Request:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @click.option("--format", "form", type=click.Choice(["jsonl", "npy"]), help="By default what --out ends in, or jsonl.")
 @think_options
+@system_options
 @click.option("--truncate-dim", type=int, metavar="D", help="Keep the first D dimensions, normalised again.")
 @click.option("--batch-size", type=int, metavar="N", help="Most requests in work at once.")
 @engine_options
@@ -78,6 +79,9 @@ def embed(
     max_trace_tokens: int | None,
     deadline_ms: float | None,
     hide_traces: bool,
+    reasoner: str | None,
+    reasoner_model: str | None,
+    traces: str | None,
     truncate_dim: int | None,
     batch_size: int | None,
     **engine: Any,
@@ -86,15 +90,16 @@ def embed(
 
     INPUTS are texts, paths or URLs of pictures, videos and PDFs (report.pdf#page=3), and paths of .txt files, one a
     request; lines of --jsonl may also have "images", "video" (with "fps", "num_frames" or "max_pixels"), "pdf" (with
-    "page") and "instruction". Vectors go to stdout, traces and progress to stderr. A request that fails loses no other:
-    its row has an "error" (in .npy it is NaN), and the exit code is 1.
+    "page"), "instruction" and "trace" (one that was written elsewhere). Vectors go to stdout, traces and progress to
+    stderr. A request that fails loses no other: its row has an "error" (in .npy it is NaN), and the exit code is 1.
     """
     requests = gather(inputs, text, images, jsonl)
     sink_class = choose_sink(out, form)
     think = thinking(no_think, max_trace_tokens, deadline_ms)
+    parts = system(reasoner, reasoner_model, traces)
     from tte_runtime.embedder import Embedder
 
-    with Embedder.from_pretrained(model, recipe=recipe, **engine) as embedder:
+    with Embedder.from_pretrained(model, recipe=recipe, **parts, **engine) as embedder:
         click.echo(f"{model}: {embedder.config.describe()}", err=True)
         if role is None and not embedder.recipe.same_for_both_roles:
             raise OptionError(
@@ -199,7 +204,7 @@ def run(
                 if isinstance(outcome, Exception):
                     num_failed += 1
                     bar.write(f"[{request.index}] error: {outcome}", file=sys.stderr)
-                elif show and len(block) > 1 and outcome.trace_ids:
+                elif show and len(block) > 1 and outcome.trace:
                     bar.write(f"[{request.index}] {outcome.trace}", file=sys.stderr)
             bar.update(len(block))
     return num_failed
@@ -223,8 +228,10 @@ def follow(embedder: Embedder, item: Any, **how: Any) -> Result | Exception:
             if isinstance(event, TraceToken):
                 click.echo(event.text, nl=False, err=True)
             elif isinstance(event, Result):
-                click.echo("" if not event.trace_ids else f"\n[{event.finish_reason}]", err=True)
+                click.echo("" if not event.trace else f"\n[{event.finish_reason}]", err=True)
                 return event
-    except (InputError, EngineError) as error:
+    except OptionError:
+        raise
+    except TteError as error:
         return error
     raise AssertionError("a stream ends with a result")

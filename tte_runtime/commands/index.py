@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tte_runtime.commands.group import PlainGroup
-from tte_runtime.commands.options import engine_options, think_options, thinking
+from tte_runtime.commands.options import engine_options, system, system_options, think_options, thinking
 from tte_runtime.errors import OptionError
 
 
@@ -28,6 +28,7 @@ def index() -> None:
 @click.option("--max-trace-tokens", type=int, metavar="N", help="Close a document's trace after N tokens.")
 @click.option("--truncate-dim", type=int, metavar="D", help="Keep the first D dimensions, normalised again.")
 @click.option("--batch-size", type=int, metavar="N", help="Most documents in work at once.")
+@system_options
 @engine_options
 @click.pass_context
 def build(
@@ -41,6 +42,9 @@ def build(
     max_trace_tokens: int | None,
     truncate_dim: int | None,
     batch_size: int | None,
+    reasoner: str | None,
+    reasoner_model: str | None,
+    traces: str | None,
     **engine: Any,
 ) -> None:
     """Embed every picture, video, page of a PDF and .txt file under FOLDER.
@@ -49,12 +53,13 @@ def build(
     that cannot be embedded is named on stderr and left out, and the exit code is 1.
     """
     thinking(no_think, max_trace_tokens)
+    parts = system(reasoner, reasoner_model, traces)
     from tte_runtime.embedder import Embedder
     from tte_runtime.index import build_index
     from tte_runtime.index.build import find_files
 
     find_files(folder.expanduser(), out.expanduser())  # before a model is loaded
-    with Embedder.from_pretrained(model, recipe=recipe, **engine) as embedder:
+    with Embedder.from_pretrained(model, recipe=recipe, **parts, **engine) as embedder:
         click.echo(f"{model}: {embedder.config.describe()}", err=True)
         report = build_index(
             embedder,
@@ -86,6 +91,7 @@ def build(
 @click.option("--model", help="By default the one that the index was built with.")
 @click.option("--recipe", help="The one that the index was built with, where the checkpoint does not say.")
 @think_options
+@system_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 @engine_options
 def search(
@@ -100,6 +106,9 @@ def search(
     max_trace_tokens: int | None,
     deadline_ms: float | None,
     hide_traces: bool,
+    reasoner: str | None,
+    reasoner_model: str | None,
+    traces: str | None,
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -111,16 +120,17 @@ def search(
     if question is None and not images:
         raise OptionError("nothing is asked. Give a QUESTION, an --image, or both.")
     think = thinking(no_think, max_trace_tokens, deadline_ms)
+    parts = system(reasoner, reasoner_model, traces)
     from tte_runtime.embedder import Embedder
     from tte_runtime.index import Index
 
     opened = Index.open(index_path.expanduser())
     model = model or opened.settings.model
-    with Embedder.from_pretrained(model, recipe=recipe, **engine) as embedder:
+    with Embedder.from_pretrained(model, recipe=recipe, **parts, **engine) as embedder:
         opened.check_fingerprint(embedder.fingerprint, model)
         item = {"text": question or "", "images": list(images), "instruction": instruction}
         result = embedder.embed(item, role="query", think=think, truncate_dim=opened.settings.truncate_dim)
-    if result.trace_ids and not hide_traces:
+    if result.trace and not hide_traces:
         click.echo(f"{result.trace} [{result.finish_reason}]", err=True)
     hits = opened.search(result.vector, top)
     if as_json:

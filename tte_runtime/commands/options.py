@@ -26,6 +26,48 @@ def engine_options(command: Decorated) -> Decorated:
     return command
 
 
+def system_options(command: Decorated) -> Decorated:
+    """--reasoner, --reasoner-model and --traces; see `system`."""
+    for option in (
+        click.option(
+            "--traces",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Keep traces in this file, and take those that are there instead of thinking again.",
+        ),
+        click.option("--reasoner-model", metavar="NAME", help="What the endpoint of --reasoner calls its model."),
+        click.option(
+            "--reasoner",
+            metavar="PATH|URL",
+            help="Who writes the traces in the model's stead: a checkpoint, or a chat endpoint such as "
+            "http://localhost:8000/v1 (its key: OPENAI_API_KEY).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def system(reasoner: str | None, reasoner_model: str | None, traces: str | None) -> dict[str, Any]:
+    """What the options add to `Embedder.from_pretrained`.
+
+    Raises:
+        OptionError: an endpoint without its model's name, or a name without an endpoint.
+    """
+    remote = reasoner is not None and reasoner.startswith(("http://", "https://"))
+    if remote != (reasoner_model is not None):
+        raise OptionError("--reasoner URL and --reasoner-model NAME belong together. Give both, or a PATH.")
+    found: dict[str, Any] = {} if traces is None else {"traces": traces}
+    if reasoner is not None and reasoner_model is not None:
+        from tte_runtime.reasoners.remote import RemoteReasoner
+
+        found["reasoner"] = RemoteReasoner(reasoner, model=reasoner_model)
+    elif reasoner is not None:
+        from tte_runtime.reasoners.local import LocalReasoner
+
+        found["reasoner"] = LocalReasoner(reasoner)
+    return found
+
+
 def think_options(command: Decorated) -> Decorated:
     """--no-think, --max-trace-tokens, --deadline-ms and --hide-traces; see `thinking`."""
     for option in (

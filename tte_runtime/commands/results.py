@@ -101,6 +101,7 @@ def row_of(outcome: Result | Exception) -> dict[str, Any]:
     return {
         "vector": outcome.vector.tolist(),
         "trace": outcome.trace,
+        "trace_from": outcome.trace_from,
         "finish_reason": outcome.finish_reason,
         "forced_by": outcome.forced_by,
         "counts": asdict(outcome.counts),

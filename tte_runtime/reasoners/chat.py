@@ -28,7 +28,7 @@ def chat_messages(item: Item, prompt: str, system: str | None, max_pixels: int) 
 
     Args:
         item: the request's content.
-        prompt: what the user's turn says, with `{text}` for the request's text.
+        prompt: what the user's turn says, with `{text}` for the request's instruction and text.
         system: the system's turn, or `None`.
         max_pixels: most pixels of a picture; larger ones are shrunk.
 
@@ -45,7 +45,8 @@ def chat_messages(item: Item, prompt: str, system: str | None, max_pixels: int) 
             shown = _shrunk(image.convert("RGB"), max_pixels)
             digest.update(f"{shown.size}|".encode() + shown.tobytes())
             content.append({"type": "image_url", "image_url": {"url": _data_url(shown)}})
-    text = prompt.replace("{text}", item.text)  # braces in the text mean nothing
+    said = "\n".join(part for part in (item.instruction, item.text) if part)
+    text = prompt.replace("{text}", said)  # braces in what was said mean nothing
     digest.update(text.encode())
     content.append({"type": "text", "text": text})
     messages = [{"role": "system", "content": system}] if system else []

@@ -14,8 +14,9 @@ from typing import Any
 from tte_runtime.config import EngineConfig
 from tte_runtime.engine.loop import EngineLoop
 from tte_runtime.engine.request import EngineRequest, EngineResult, Listener
+from tte_runtime.errors import RecipeError
 from tte_runtime.inputs.trace_tokens import TraceTokens
-from tte_runtime.loading import Model, load_model
+from tte_runtime.loading import Model, default_recipe, load_model
 from tte_runtime.models.checkpoint import find_folder
 from tte_runtime.reasoners.base import Ask, Draft, Reasoner, WriteListener, Writer, Written
 from tte_runtime.reasoners.keys import local_key
@@ -30,8 +31,8 @@ class LocalReasoner(Reasoner):
 
     Args:
         path: a bundled checkpoint, a folder, or a model id of the hub.
-        recipe: its prompts, stop tokens and limit: a recipe, a name, or `None` for what the checkpoint says. How it
-            would read a vector does not matter.
+        recipe: its prompts, stop tokens and limit: a recipe, a name, or `None` for what the checkpoint's `tte.json`
+            says, else "reasoner". How it would read a vector does not matter.
         think: limits and sampling where a request gives none; greedy, up to the recipe's limit, by default.
         **options: fields of `EngineConfig` that differ from the embedder's, such as kv_cache_tokens.
     """
@@ -47,12 +48,18 @@ class LocalReasoner(Reasoner):
     def load(self, embedder: Model, options: dict[str, Any], loop: EngineLoop) -> Writer:
         """Load the checkpoint; errors as for `Embedder.from_pretrained`."""
         folder = find_folder(self.path)
-        # Only its traces matter: no head is loaded, and nothing is fed after a trace.
-        recipe = replace(choose_recipe(folder, self.recipe), readout="last", close=(), suffix=())
+        recipe = _writing(choose_recipe(folder, self.recipe or default_recipe(folder, "reasoner")))
         config = EngineConfig.from_options(**{**options, **self.options})
         model = load_model(folder, config, recipe, beside=embedder)
         loop.add(model.engine)
         return LocalWriter(model, embedder, loop, self.think)
+
+
+def _writing(recipe: Recipe) -> Recipe:
+    """A recipe of which only the traces matter: no head is loaded for it, and nothing is fed after a trace."""
+    if not recipe.stop or recipe.trace_from != "itself":
+        raise RecipeError(f"recipe {recipe.name!r} writes no traces. Name one that does, such as reasoner.")
+    return replace(recipe, readout="last", marker=None, close=(), suffix=())
 
 
 class LocalWriter(Writer):
