@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from systems_harness import READS, WRITES, Expected, encode, two_models
 
 from tte_runtime import Embedder, Result, Think, TraceToken
-from tte_runtime.errors import ContextError, EngineError, OptionError
+from tte_runtime.errors import ContextError, EngineError, OptionError, RecipeError, TraceError
 from tte_runtime.evaluation.plain import PlainEmbedder
 from tte_runtime.inputs.items import parse_item
 from tte_runtime.reasoners.local import LocalReasoner
@@ -202,3 +203,43 @@ def test_no_reasoner_is_refused_with_the_ways_out(embedder_folder: Path) -> None
         ids = reader.renderer.tokenizer.encode("a thought", add_special_tokens=False)
         assert np.abs(result.vector - encode(reader, "one", "query", ids)).max() < TOLERANCE
         assert (result.trace, result.trace_from) == ("a thought", "given")
+
+
+def test_the_recipes_of_a_system_that_says_nothing(embedder_folder: Path, reasoner_folder: Path) -> None:
+    """`tte_s` reads and `reasoner` writes: chat prompt, trace, end of the turn, terminal token."""
+    reader = PlainEmbedder.from_pretrained(embedder_folder, recipe="tte_s")
+    close = reader.renderer.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    writer = PlainEmbedder.from_pretrained(reasoner_folder, recipe="reasoner")
+    with Embedder.from_pretrained(embedder_folder, reasoner=LocalReasoner(reasoner_folder)) as embedder:
+        assert embedder.recipe.name == "tte_s"
+        for item in ("one two", {"text": "one two", "instruction": "find it"}):
+            result = embedder.embed(item, role="document", think=Think(max_tokens=6))
+            trace = writer.embed(item, role="document", think=Think(max_tokens=6)).trace_ids
+            assert result.trace_ids == trace
+            wanted = encode(reader, item, "document", [*trace, close])
+            assert np.abs(result.vector - wanted).max() < TOLERANCE
+    with Embedder.from_pretrained(embedder_folder, recipe="tte_t") as embedder:
+        with pytest.raises(TraceError, match="Load it with a reasoner"):
+            embedder.embed("one two", role="document")
+        result = embedder.embed({"text": "one two", "trace": trace}, role="document")
+        assert np.abs(result.vector - encode(reader, "one two", "document", [*trace, close])).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("recipe", ["vlm2vec", "tte_s"])
+def test_a_recipe_that_writes_no_traces_is_refused(embedder_folder: Path, reasoner_folder: Path, recipe: str) -> None:
+    with pytest.raises(RecipeError, match="writes no traces"):
+        Embedder.from_pretrained(embedder_folder, reasoner=LocalReasoner(reasoner_folder, recipe=recipe))
+
+
+def test_a_recipe_that_reads_its_own_trace_is_refused(embedder_folder: Path, reasoner_folder: Path) -> None:
+    marked = replace(WRITES, readout="generated_marker", marker="<|im_end|>", close=("<|im_end|>",))
+    with pytest.raises(RecipeError, match="within a trace of its own"):
+        Embedder.from_pretrained(embedder_folder, recipe=marked, reasoner=LocalReasoner(reasoner_folder))
+
+
+def test_several_traces_are_not_for_two_models(embedder_folder: Path, reasoner_folder: Path) -> None:
+    with system(embedder_folder, reasoner_folder) as embedder:
+        with pytest.raises(OptionError, match="num_traces cannot be had here"):
+            embedder.embed("one", role="query", think=Think(num_traces=2, temperature=1))
+        with pytest.raises(OptionError, match="snapshot_every cannot be had here"):
+            embedder.stream("one", role="query", snapshot_every=3)
