@@ -28,7 +28,7 @@ from tte_runtime.evaluation.scenes import Document, Test, judge_retrieval, make_
 
 __all__ = ["FORMATS", "losses", "main", "times"]
 
-FORMATS: dict[str, dict[str, str]] = {
+FORMATS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     "bfloat16": {"dtype": "bfloat16"},
     "w8a8": {"dtype": "float32", "weights": "w8a8"},

@@ -44,6 +44,8 @@ class EngineConfig:
         vision_cache_mb: MiB of picture features kept by content; 0 keeps none.
         overlap: land a step after the next one was launched, so that a GPU never waits for the host; "auto" on CUDA.
         cuda_graphs: run decode steps as captured graphs; "auto" with our kernels on CUDA, refused elsewhere.
+        threads: CPU threads of torch on the engine's own thread, whatever the process uses elsewhere; "auto" is what
+            torch has found. A model of a few MB is often fastest with 1.
         preprocess_workers: threads that decode and resize pictures beside the engine's loop.
     """
 
@@ -61,6 +63,7 @@ class EngineConfig:
     vision_cache_mb: int = 256
     overlap: bool | Literal["auto"] = "auto"
     cuda_graphs: bool | Literal["auto"] = "auto"
+    threads: int | Literal["auto"] = "auto"
     preprocess_workers: int = 4
 
     @classmethod
@@ -75,7 +78,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_prefill_tokens", "preprocess_workers"):
             _require_positive(name, getattr(self, name))
-        for name in ("max_context", "kv_cache_tokens"):
+        for name in ("max_context", "kv_cache_tokens", "threads"):
             if getattr(self, name) != "auto":
                 _require_positive(name, getattr(self, name))
         if self.vision_cache_mb < 0:
@@ -138,7 +141,6 @@ class EngineConfig:
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
         if context > model_context:
             raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
-        kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
         if self.cuda_graphs is True and not on_gpu:
             raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
         if self.attention == "triton" and kernels != "triton":
@@ -161,6 +163,7 @@ class EngineConfig:
             weights=_resolve_weights(self.weights, kernels, on_gpu),
             max_context=context,
             kv_cache_tokens=cache,
+            threads=torch.get_num_threads() if self.threads == "auto" else self.threads,
             overlap=on_gpu if self.overlap == "auto" else self.overlap,
             cuda_graphs=on_gpu and kernels == "triton" if self.cuda_graphs == "auto" else self.cuda_graphs,
         )
@@ -169,7 +172,7 @@ class EngineConfig:
         """One line that says what runs, for logs and `tte env`."""
         return (
             f"device={self.device} kernels={self.kernels} attention={self.attention} dtype={self.dtype} "
-            f"weights={self.weights} context={self.max_context} "
+            f"weights={self.weights} threads={self.threads} context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
             f"cuda_graphs={'on' if self.cuda_graphs else 'off'} pdl={'on' if self.pdl else 'off'}"

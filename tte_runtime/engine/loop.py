@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.request import EngineRequest, EngineResult, Listener
 from tte_runtime.errors import EngineError
+from tte_runtime.ops.threads import use_threads
 
 
 class EngineLoop:
@@ -90,6 +91,7 @@ class EngineLoop:
         return all(engine.idle for engine in self.engines)
 
     def _run(self) -> None:
+        use_threads(int(self.engines[0].config.threads))
         turns = itertools.cycle(self.engines)
         while self._read_inbox():
             if not self._idle:

@@ -1,0 +1,54 @@
+"""The option `threads` holds on the engine's thread and nowhere else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tte_runtime import Embedder
+from tte_runtime.errors import OptionError
+from tte_runtime.ops.threads import use_threads
+
+
+def elsewhere(call: Callable[[], int]) -> int:
+    """What `call` gives on a thread of its own."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_only_the_calling_thread_changes() -> None:
+    before = torch.get_num_threads()
+
+    def change() -> int:
+        use_threads(before + 1)
+        return torch.get_num_threads()
+
+    assert elsewhere(change) == before + 1
+    assert torch.get_num_threads() == before
+    assert elsewhere(torch.get_num_threads) == before, "a thread that starts later keeps the process's number"
+
+
+def test_the_engine_computes_with_its_own_number(random_folder: Path) -> None:
+    before, seen = torch.get_num_threads(), []
+    with Embedder.from_pretrained(random_folder, threads=before + 1) as embedder:
+        assert f"threads={before + 1} " in embedder.config.describe()
+        engine = embedder._pipeline.engine
+        step = engine.step
+
+        def watched() -> bool:
+            seen.append(torch.get_num_threads())
+            return step()
+
+        engine.step = watched  # type: ignore[method-assign]
+        embedder.embed("a text", role="document", think=False)
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+    with pytest.raises(OptionError, match="threads must be a positive integer, got 0"):
+        Embedder.from_pretrained(random_folder, threads=0)
