@@ -141,6 +141,7 @@ class EngineConfig:
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
         if context > model_context:
             raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
+        kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
         if self.cuda_graphs is True and not on_gpu:
             raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
         if self.attention == "triton" and kernels != "triton":
