@@ -19,6 +19,8 @@ TRAIN = ["accelerate>=1.10", "sentence-transformers>=5.2"]
 MEDIA = ["av>=14", "pypdfium2>=4.30"]
 REMOTE = ["openai>=1.60"]
 BENCH = ["matplotlib>=3.9", "pytest-benchmark>=5.1"]
+GGUF = ["accelerate>=1.10", "gguf>=0.10"]  # what transformers' own reader asks for
+TEST = ["build>=1.2", "hypothesis>=6.100", "peft>=0.18", "pytest>=8.4", "pytest-xdist>=3.6"]
 LINT = ["mypy>=1.18", "ruff>=0.14"]
 
 setup(
@@ -48,14 +50,12 @@ setup(
     extras_require={
         "train": TRAIN,
         "remote": REMOTE,
+        "gguf": GGUF,
         "video": MEDIA[:1],
         "pdf": MEDIA[1:],
         "flash-attn": ["flash-attn>=2.8"],
         "xformers": ["xformers"],
-        "dev": [
-            *(TRAIN + REMOTE + MEDIA + BENCH + LINT),
-            *("build>=1.2", "hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6"),
-        ],
+        "dev": TRAIN + REMOTE + GGUF + MEDIA + BENCH + LINT + TEST,
     },
     entry_points={"console_scripts": ["tte=tte_runtime.cli:main"]},
 )

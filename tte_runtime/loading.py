@@ -13,14 +13,17 @@ from tte_runtime.config import EngineConfig
 from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.request import MediaSpan
 from tte_runtime.engine.sequence import Features
+from tte_runtime.errors import RecipeError
 from tte_runtime.heads.decoder_head import DecoderHead, HeadSpec
 from tte_runtime.inputs.prompt import PromptRenderer
-from tte_runtime.models.checkpoint import read_config, weights_digest
+from tte_runtime.models.adapter import AdaptedTensors
+from tte_runtime.models.checkpoint import Checkpoint, read_config, weights_digest
 from tte_runtime.models.decoder import Decoder
 from tte_runtime.models.features import FeatureCache
+from tte_runtime.models.gguf import GgufTensors, is_gguf
 from tte_runtime.models.spec import DecoderSpec, decoder_spec
 from tte_runtime.models.vision import TOWERS, VisionTower
-from tte_runtime.models.weights import TensorFiles
+from tte_runtime.models.weights import TensorFiles, Tensors
 from tte_runtime.ops import select_ops
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.recipes.registry import choose_recipe, read_tte_json
@@ -69,7 +72,7 @@ def load_model(
     """Load a checkpoint folder.
 
     Args:
-        folder: a Hugging Face checkpoint.
+        folder: a Hugging Face checkpoint, a LoRA adapter whose config names its base, or a GGUF file.
         config: options, "auto" allowed.
         recipe: a recipe, its name, or `None` for what the checkpoint says.
         beside: a loaded model that gets the same media: where processors are equal they are read once, where towers
@@ -78,22 +81,28 @@ def load_model(
     Raises:
         CheckpointError, UnsupportedModelError, RecipeError, OptionError: before anything large is read, where possible.
     """
-    model_config = read_config(folder)
+    checkpoint = Checkpoint.of(folder)
+    folder, model_config = checkpoint.folder, read_config(checkpoint)
     spec = decoder_spec(model_config)
     chosen = choose_recipe(folder, recipe)
-    renderer = PromptRenderer(folder, chosen, model_config)
+    renderer = PromptRenderer(checkpoint.processors, chosen, model_config)
     head_spec = _head_spec(folder, chosen, spec)
     tap_bytes = 4 * spec.hidden_size if head_spec else 0
     config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)
     place: Any = {"device": config.device, "dtype": config.torch_dtype}
-    files = TensorFiles(folder)
+    files = _tensors(checkpoint, config)
     ops = select_ops(config, head_dim=spec.head_dim, group=spec.num_heads // spec.num_kv_heads)
     decoder = Decoder.load(files, spec, ops, **place)
+    if decoder.lm_head is None and chosen.stop:
+        raise RecipeError(
+            f"recipe {chosen.name!r} thinks, and {checkpoint.model} was saved without its output embedding. Name a "
+            "recipe that does not think, or add lm_head.weight from the base model."
+        )
     cache = None
     if model_config.model_type in TOWERS:
         cache = FeatureCache(VisionTower(model_config, files, **place), config.vision_cache_mb * 2**20)
     head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
-    digest = weights_digest(folder)
+    digest = weights_digest(checkpoint)
     if beside is not None:
         reader, theirs = renderer.media, beside.renderer.media
         if reader and theirs and reader.same_as(theirs):
@@ -107,6 +116,13 @@ def load_model(
 
     engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.precision}".encode())
     return Model(engine, renderer, cache, config, digest)
+
+
+def _tensors(checkpoint: Checkpoint, config: EngineConfig) -> Tensors:
+    """The checkpoint's weights, its adapter merged in."""
+    model = checkpoint.model
+    tensors: Tensors = GgufTensors(model, config.torch_dtype) if is_gguf(model) else TensorFiles(model)
+    return AdaptedTensors(tensors, checkpoint.folder) if checkpoint.adapted else tensors
 
 
 def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:

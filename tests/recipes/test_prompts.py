@@ -20,7 +20,7 @@ from tte_runtime.engine.request import EngineRequest
 from tte_runtime.errors import InputError
 from tte_runtime.inputs.items import parse_item
 from tte_runtime.inputs.prompt import PromptRenderer
-from tte_runtime.models.checkpoint import read_config
+from tte_runtime.models.checkpoint import Checkpoint, read_config
 from tte_runtime.recipes.registry import RECIPES
 from tte_runtime.types import Think
 
@@ -41,7 +41,7 @@ def render(checkpoints: Callable[..., Path]) -> Callable[..., tuple[EngineReques
     def run(name: str, item: Any, role: Any = "query", think: Think | None = None) -> Any:
         if name not in made:
             folder = checkpoints(*PLACES.get(name, PLAIN))
-            made[name] = PromptRenderer(folder, RECIPES[name].make(), read_config(folder))
+            made[name] = PromptRenderer(folder, RECIPES[name].make(), read_config(Checkpoint.of(folder)))
         request = made[name].render(
             parse_item(item), role, think, priority="interactive", normalize=True, arrival=time.perf_counter()
         )

@@ -25,7 +25,8 @@ from tte_runtime.errors import OptionError
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.inputs.items import parse_item
 from tte_runtime.inputs.prompt import PromptRenderer
-from tte_runtime.models.checkpoint import find_folder, read_config
+from tte_runtime.models.checkpoint import Checkpoint, find_folder, read_config
+from tte_runtime.models.gguf import pretrained_model
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.recipes.registry import choose_recipe, read_tte_json
 from tte_runtime.types import Role, Think
@@ -75,17 +76,16 @@ class PlainEmbedder:
         dtype: torch.dtype = torch.float32,
     ) -> PlainEmbedder:
         """Load a checkpoint; arguments and errors as for `Embedder.from_pretrained`."""
-        folder = find_folder(name_or_path)
-        config = read_config(folder)
+        checkpoint = Checkpoint.of(find_folder(name_or_path))
+        folder, config = checkpoint.folder, read_config(checkpoint)
         chosen = choose_recipe(folder, recipe)
-        auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-        model = auto.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+        model = _load(checkpoint, config, dtype)
         head, tap_layer = None, None
         if chosen.readout == "head":
             entry = (read_tte_json(folder) or {})["head"]
             tap_layer = entry["tap_layer"]
             head = ReferenceHead.from_checkpoint(folder, model.config, entry["weights"]).to(device, dtype)
-        renderer = PromptRenderer(folder, chosen, config)
+        renderer = PromptRenderer(checkpoint.processors, chosen, config)
         return cls(model.to(device).eval(), renderer, head, tap_layer)
 
     @torch.inference_mode()
@@ -251,3 +251,14 @@ def _place(request: EngineRequest, trace: list[int]) -> int:
     if readout.kind == "generated_marker" and readout.marker_id in trace:
         return len(request.prompt_ids) + len(trace) - 1 - trace[::-1].index(readout.marker_id)
     return -1
+
+
+def _load(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
+    """transformers' own model, with an adapter merged in by peft."""
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    model = auto.from_pretrained(**pretrained_model(checkpoint.model), dtype=dtype, attn_implementation="sdpa")
+    if not checkpoint.adapted:
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()

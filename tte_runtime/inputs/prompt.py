@@ -19,6 +19,7 @@ from tte_runtime.errors import CheckpointError, InputError, RecipeError
 from tte_runtime.inputs.items import Item, Picture
 from tte_runtime.inputs.media import IMAGE_PAD, VIDEO_PAD, MediaReader, Shown
 from tte_runtime.inputs.pictures import Patches
+from tte_runtime.models.gguf import pretrained
 from tte_runtime.models.rope import mrope_positions
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.types import Priority, Role, Think
@@ -30,7 +31,7 @@ class PromptRenderer:
     """Renders requests of one checkpoint under one recipe.
 
     Args:
-        folder: the checkpoint, with its tokenizer and image processor.
+        folder: where the tokenizer and the image processor lie, or a GGUF file that holds a tokenizer.
         recipe: prompts, stop tokens and suffix.
         config: the checkpoint's transformers config, for its placeholders and the family's way with videos.
 
@@ -41,7 +42,7 @@ class PromptRenderer:
 
     def __init__(self, folder: Path, recipe: Recipe, config: Any) -> None:
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(**pretrained(folder))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {error}") from error
         self.recipe = recipe

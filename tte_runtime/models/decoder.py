@@ -15,7 +15,7 @@ import torch
 
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
-from tte_runtime.models.weights import TensorFiles
+from tte_runtime.models.weights import Tensors
 from tte_runtime.ops import Draw, Rotation, StepLayout, TorchOps
 
 # Where a decoder's tensors may stand: as transformers 5 saves models with a tower, as it saves their base models, as
@@ -47,7 +47,7 @@ class Taps:
 
 
 def load_layer(
-    files: TensorFiles, prefix: str, spec: DecoderSpec, ops: TorchOps, place: Callable[[torch.Tensor], torch.Tensor]
+    files: Tensors, prefix: str, spec: DecoderSpec, ops: TorchOps, place: Callable[[torch.Tensor], torch.Tensor]
 ) -> LayerWeights:
     """The layer whose tensors stand under `prefix`, merged, placed, and packed for the backend."""
     s = spec
@@ -163,7 +163,9 @@ class Decoder(LayerStack):
     Args:
         spec: shapes and flags.
         layers: the weights, in order.
-        embed: [V, C]. norm: [C]. lm_head: [V, C], as `ops.pack_output` made it.
+        embed: [V, C]. norm: [C].
+        lm_head: [V, C], as `ops.pack_output` made it; `None` for a checkpoint that was saved without one, which embeds
+            and cannot think.
         ops: the kernels to run on.
     """
 
@@ -182,7 +184,7 @@ class Decoder(LayerStack):
         self.lm_head = lm_head
 
     @classmethod
-    def load(cls, files: TensorFiles, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:
+    def load(cls, files: Tensors, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:
         """Read a checkpoint's decoder; raises CheckpointError where a tensor is absent or of another shape."""
 
         def place(tensor: torch.Tensor) -> torch.Tensor:
@@ -191,12 +193,15 @@ class Decoder(LayerStack):
         prefix = files.prefix(PREFIXES, "embed_tokens.weight")
         vocab = (spec.vocab_size, spec.hidden_size)
         embed = place(files.get(prefix + "embed_tokens.weight", vocab))
+        lm_head = None
+        if spec.tied or "lm_head.weight" in files:
+            lm_head = ops.pack_output(embed if spec.tied else place(files.get("lm_head.weight", vocab)))
         return cls(
             spec=spec,
             layers=[load_layer(files, f"{prefix}layers.{i}.", spec, ops, place) for i in range(spec.num_layers)],
             embed=embed,
             norm=place(files.get(prefix + "norm.weight", (spec.hidden_size,))),
-            lm_head=ops.pack_output(embed if spec.tied else place(files.get("lm_head.weight", vocab))),
+            lm_head=lm_head,
             ops=ops,
         )
 
@@ -207,4 +212,5 @@ class Decoder(LayerStack):
 
     def next_tokens(self, hidden: torch.Tensor, draw: Draw) -> torch.Tensor:
         """Token ids, int64 [S], drawn from the states of S last tokens before the final norm, [S, C]."""
+        assert self.lm_head is not None, "recipes that think are refused where there is no output embedding"
         return self.ops.next_tokens(hidden, self.norm, self.spec.norm_eps, self.lm_head, draw)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tte_runtime.errors import CheckpointError
-from tte_runtime.models.weights import TensorFiles
+from tte_runtime.models.weights import Tensors
 from tte_runtime.ops.matrices import OneDnn
 
 TOWERS = {  # by family, the class in transformers' modelling file of that family
@@ -54,7 +54,7 @@ class VisionTower:
         CheckpointError: the tower's tensors are not all there.
     """
 
-    def __init__(self, config: Any, files: TensorFiles, *, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, config: Any, files: Tensors, *, device: str, dtype: torch.dtype) -> None:
         family, vision = config.model_type, config.vision_config
         vision._attn_implementation = "sdpa"
         modelling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")

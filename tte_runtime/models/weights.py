@@ -1,4 +1,4 @@
-"""Tensors of a Hugging Face folder, sharded or not, read one by one and never through a transformers model.
+"""Tensors of a checkpoint by name; those of a Hugging Face folder, sharded or not, are read one by one from its files.
 
 Knows files and names; knows nothing of what the tensors mean.
 """
@@ -6,7 +6,8 @@ Knows files and names; knows nothing of what the tensors mean.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,37 +16,24 @@ from safetensors import SafetensorError, safe_open
 from tte_runtime.errors import CheckpointError
 
 
-class TensorFiles:
-    """Lazy, named access to the safetensors of a folder.
+class Tensors:
+    """Lazy, named access to the tensors of a checkpoint.
 
     Args:
-        folder: a checkpoint folder with `model.safetensors`, or with `model.safetensors.index.json` and shards.
-        file: another single file in the folder, e.g. "head.safetensors".
-
-    Raises:
-        CheckpointError: no weights are there, or a shard is missing or broken.
+        origin: where they come from, for messages.
+        readers: by name, what reads the tensor.
     """
 
-    def __init__(self, folder: Path, file: str | None = None) -> None:
-        self._folder = folder
-        self._handles = {name: self._open(folder / name) for name in _file_names(folder, file)}
-        self._where = {key: handle for handle in self._handles.values() for key in handle.keys()}  # noqa: SIM118 (no dict)
-
-    @staticmethod
-    def _open(path: Path) -> safe_open:
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing. Copy the checkpoint again, all shards together.")
-        try:
-            return safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is no readable safetensors file ({error}). Copy it again.") from error
+    def __init__(self, origin: Path, readers: Mapping[str, Callable[[], torch.Tensor]]) -> None:
+        self.origin = origin
+        self._readers = readers
 
     def names(self) -> Iterable[str]:
         """Every tensor's name."""
-        return self._where.keys()
+        return self._readers.keys()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._where
+        return name in self._readers
 
     def get(self, name: str, shape: tuple[int, ...] | None = None) -> torch.Tensor:
         """The tensor `name` as stored.
@@ -53,9 +41,9 @@ class TensorFiles:
         Raises:
             CheckpointError: it is absent, or its shape is not `shape`.
         """
-        if name not in self._where:
-            raise CheckpointError(f"{self._folder} has no tensor {name!r}; it has {len(self._where)} others.")
-        tensor = self._where[name].get_tensor(name)
+        if name not in self._readers:
+            raise CheckpointError(f"{self.origin} has no tensor {name!r}; it has {len(self._readers)} others.")
+        tensor = self._readers[name]()
         if shape is not None and tuple(tensor.shape) != shape:
             raise CheckpointError(f"tensor {name!r} has shape {tuple(tensor.shape)}, the config says {shape}.")
         return tensor
@@ -70,24 +58,57 @@ class TensorFiles:
         for prefix in tried:
             if prefix + probe in self:
                 return prefix
-        raise CheckpointError(f"{self._folder} has no tensor {probe!r} under any of the prefixes {tried}.")
+        raise CheckpointError(f"{self.origin} has no tensor {probe!r} under any of the prefixes {tried}.")
 
     def state_dict(self, prefix: str) -> dict[str, torch.Tensor]:
         """All tensors under `prefix`, with the prefix taken off."""
-        return {name[len(prefix) :]: self.get(name) for name in self._where if name.startswith(prefix)}
+        return {name[len(prefix) :]: self.get(name) for name in self._readers if name.startswith(prefix)}
+
+
+class TensorFiles(Tensors):
+    """The safetensors of a folder.
+
+    Args:
+        folder: a checkpoint folder with `model.safetensors`, or with `model.safetensors.index.json` and shards.
+        file: another single file in the folder, e.g. "head.safetensors".
+
+    Raises:
+        CheckpointError: no weights are there, or a shard is missing or broken.
+    """
+
+    def __init__(self, folder: Path, file: str | None = None) -> None:
+        handles = [self._open(folder / name) for name in _file_names(folder, file)]
+        super().__init__(folder, {key: partial(handle.get_tensor, key) for handle in handles for key in handle.keys()})  # noqa: SIM118 (no dict)
+
+    @staticmethod
+    def _open(path: Path) -> safe_open:
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing. Copy the checkpoint again, all shards together.")
+        try:
+            return safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is no readable safetensors file ({error}). Copy it again.") from error
+
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has safetensors of its own, whole or in shards."""
+    return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
 
 
 def _file_names(folder: Path, file: str | None) -> list[str]:
     if file is not None:
         return [file]
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         try:
             return sorted(set(json.loads(index.read_text())["weight_map"].values()))
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{index} is no weight index ({error!r}). Copy it again.") from error
-    if (folder / "model.safetensors").is_file():
-        return ["model.safetensors"]
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
     raise CheckpointError(
         f"{folder} has neither model.safetensors nor model.safetensors.index.json. "
         "Give the folder of a Hugging Face checkpoint saved with safe serialization."
