@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recipe_checkpoints import byte_tokenizer
+from transformers import Qwen2Config
 
 from tte_runtime import Embedder, MediaRules, Recipe, RolePrompt
 from tte_runtime.errors import OptionError, RecipeError, TraceError
@@ -79,6 +81,7 @@ def test_found(tmp_path: Path, name: str, files: dict[str, Any], expected: str) 
         ("Qwen3-VL-Reranker-2B", {"config__json": QWEN3, "modules__json": []}, "does not say"),
         ("x", {"adapter_config__json": ADAPTER}, "does not say"),
         ("x", {"config__json": "{", "tokenizer__json": "[1]"}, "does not say"),
+        ("x", {"config__json": QWEN2, "tokenizer__json": {"added_tokens": ["<emb>", None]}}, "does not say"),
         ("vlm2vec-gme-qwen2", {"config__json": QWEN2}, "looks like vlm2vec and gme. Name a recipe: vlm2vec, gme"),
         (
             "gme-qwen2",
@@ -130,6 +133,7 @@ OWN = {"recipe": "mine", "readout": "last", "roles": ROLES}
     ("entry", "message"),
     [
         ({"recipe": 3}, "must be a name"),
+        (OWN | {"recipe": ""}, "needs a name"),
         ({}, "must be a name"),
         ({"recipe": "mine"}, 'unknown recipe \'mine\'.*needs "roles" and "readout"'),
         (OWN | {"stops": ["x"]}, "unknown field 'stops'. Known: recipe, roles, readout"),
@@ -171,6 +175,16 @@ def test_recipes_that_do_not_fit_the_checkpoint(checkpoints: Callable[..., Path]
     mine = Recipe("mine", {role: RolePrompt("{media}{text}") for role in ("query", "document")}, "head")
     with pytest.raises(RecipeError, match="'mine' needs a tte"):
         Embedder.from_pretrained(checkpoints("plain", "qwen2_vl"), recipe=mine)
+
+
+def test_a_blank_picture_needs_a_tower(tmp_path: Path) -> None:
+    folder = tmp_path / "text only"
+    folder.mkdir()
+    byte_tokenizer(("<gen_emb>", "<disc_emb>")).save_pretrained(folder)
+    Qwen2Config(num_hidden_layers=1).save_pretrained(folder)
+    for name in ("ume_r1", "ume_r1_disc"):
+        with pytest.raises(RecipeError, match="reads text only"):
+            Embedder.from_pretrained(folder, recipe=name)
 
 
 def test_an_embedder_of_traces_needs_one(checkpoints: Callable[..., Path]) -> None:

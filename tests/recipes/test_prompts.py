@@ -113,6 +113,25 @@ def test_prompts(render: Any, name: str, item: Any, expected: str, role: str) ->
     assert list(request.prompt_ids) == renderer.tokenizer.encode(expanded(expected, request))
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        # VLM_VIDEO_TOKENS in VLM2Vec's src/model/processor.py; the chat template of Qwen2-VL for UME-R1.
+        ("vlm2vec", "", " what is done?"),
+        ("ume_r1_disc", CHAT.split("%s")[0] + "<|vision_start|>", "<|vision_end|>what is done?"),
+    ],
+)
+def test_videos(render: Any, name: str, before: str, after: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (4, 56, 56, 3), dtype=np.uint8)
+    request, renderer = render(name, {"video": frames, "fps": 2.0, "text": "what is done?"})
+    text = renderer.tokenizer.decode(request.prompt_ids)
+    (span,) = request.media
+    assert span.length == 8  # two temporal patches of four tokens
+    assert text.startswith(before + "<|video_pad|>" * 8 + after)
+    if name == "vlm2vec":
+        assert torch.equal(request.positions, torch.arange(len(request.prompt_ids)).expand(3, -1))
+
+
 @pytest.mark.parametrize("text", ["A cat.", "A cat.\n"])
 @pytest.mark.parametrize("with_picture", [False, True])
 def test_rge_thinks_on_queries_and_not_on_documents(render: Any, text: str, with_picture: bool) -> None:

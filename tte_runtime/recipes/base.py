@@ -109,6 +109,8 @@ class Recipe:
         ):
             if value not in known:
                 raise RecipeError(f"recipe {self.name!r}: " + one_of(kind, value, known))
+        if not isinstance(self.name, str) or not self.name:
+            raise RecipeError(f"a recipe needs a name, got {self.name!r}.")
         if not isinstance(self.max_trace_tokens, int) or self.max_trace_tokens < 0:
             raise RecipeError(
                 f"recipe {self.name!r}: max_trace_tokens must be a number from 0, got {self.max_trace_tokens!r}."

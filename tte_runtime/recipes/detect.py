@@ -40,7 +40,7 @@ def read_facts(folder: Path) -> Facts:
     names = [folder.name, *(part for part in folder.parts if part.startswith("models--"))]
     names += [str(config.get("_name_or_path", "")), str(adapter.get("_name_or_path", "")), base]
     family = str(config.get("model_type") or _family_in(base.lower()))
-    files = frozenset(path.name for path in folder.iterdir())
+    files = frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()  # or a GGUF file
     return Facts(family, " ".join(names).lower(), _added_tokens(folder), files)
 
 
@@ -95,10 +95,10 @@ def _family_in(base: str) -> str:
 
 
 def _added_tokens(folder: Path) -> frozenset[str]:
-    tokens = {str(entry.get("content")) for entry in _json(folder / "tokenizer.json").get("added_tokens", [])}
-    tokens |= set(_json(folder / "added_tokens.json"))
-    decoder = _json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    return frozenset(tokens | {str(entry.get("content")) for entry in decoder.values()})
+    entries = list(_json(folder / "tokenizer.json").get("added_tokens") or ())
+    entries += dict(_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).values()
+    written = {str(entry.get("content")) for entry in entries if isinstance(entry, dict)}
+    return frozenset(written | set(_json(folder / "added_tokens.json")))
 
 
 def _json(path: Path) -> dict[str, Any]:

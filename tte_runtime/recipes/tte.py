@@ -8,47 +8,28 @@ where tokenizers are equal a trace passes as ids. A checkpoint's `tte.json` may 
 
 from __future__ import annotations
 
-from tte_runtime.recipes.base import Recipe, RolePrompt
-from tte_runtime.recipes.chat import TERMINAL, TURN_END, chat
+from typing import Any
 
-ROLE = RolePrompt(chat("{media}{instruction| }{text}"), think=True)
-ROLES = {"query": ROLE, "document": ROLE}
-MAX_TRACE_TOKENS = 1024
+from tte_runtime.recipes.base import Recipe, RecipeReadout, RolePrompt
+from tte_runtime.recipes.chat import TERMINAL, TURN_END, chat
 
 
 def embedder(name: str) -> Recipe:
     """The embedding side of TTE_s and TTE_t: it writes no trace, and reads the terminal token after a given one."""
-    return Recipe(
-        name=name,
-        roles=ROLES,
-        readout="last",
-        stop=(TURN_END,),
-        close=(TURN_END,),
-        suffix=(TERMINAL,),
-        max_trace_tokens=MAX_TRACE_TOKENS,
-        trace_from="reasoner",
-    )
+    return _tte(name, "last", stop=(TURN_END,), close=(TURN_END,), suffix=(TERMINAL,), trace_from="reasoner")
 
 
 def reasoner() -> Recipe:
     """The thinking side of TTE_s and TTE_t. Asked for a vector all the same, it gives the state of its last token."""
-    return Recipe(
-        name="reasoner",
-        roles=ROLES,
-        readout="last",
-        stop=(TURN_END, TERMINAL),
-        max_trace_tokens=MAX_TRACE_TOKENS,
-    )
+    return _tte("reasoner", "last", stop=(TURN_END, TERMINAL))
 
 
 def unified() -> Recipe:
     """TTE_u, read by a head at the terminal token. The head is described in the checkpoint's `tte.json`."""
-    return Recipe(
-        name="tte_u",
-        roles=ROLES,
-        readout="head",
-        stop=(TURN_END,),
-        close=(TURN_END,),
-        suffix=(TERMINAL,),
-        max_trace_tokens=MAX_TRACE_TOKENS,
-    )
+    return _tte("tte_u", "head", stop=(TURN_END,), close=(TURN_END,), suffix=(TERMINAL,))
+
+
+def _tte(name: str, readout: RecipeReadout, **fields: Any) -> Recipe:
+    """Queries and documents think alike: the paper's traces are made for both."""
+    role = RolePrompt(chat("{media}{instruction| }{text}"), think=True)
+    return Recipe(name, {"query": role, "document": role}, readout, max_trace_tokens=1024, **fields)
