@@ -107,7 +107,7 @@ class Reader:
         assert self._head is not None, "no head is loaded"
         positions = torch.cat([_all_positions(sequence) for sequence in sequences], dim=1)
         lengths = [sequence.fed for sequence in sequences]
-        pooling = self._pooling(sequences, lengths)
+        pooling = self._pooling(sequences, [1] * len(sequences))
         return self._head.forward(self._runner.tapped(sequences), positions, lengths, pooling)
 
 

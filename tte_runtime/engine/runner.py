@@ -6,6 +6,7 @@ waits for the device.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -140,8 +141,9 @@ class Runner:
 
     def _draw_alike(self, hidden: torch.Tensor, draws: Draws) -> torch.Tensor:
         sequences = [sequence for sequence, _ in draws]
-        rows = to_device([row for _, row in draws], torch.int64, self.device)
-        tokens = self.decoder.next_tokens(hidden[rows], draw_for(sequences, self.device))
+        rows = [row for _, row in draws]
+        states = hidden if rows == list(range(len(hidden))) else hidden[to_device(rows, torch.int64, self.device)]
+        tokens = self.decoder.next_tokens(states, draw_for(sequences, self.device))
         self.latest[to_device([_lane(sequence) for sequence in sequences], torch.int64, self.device)] = tokens
         return tokens
 
@@ -205,7 +207,7 @@ class Runner:
             decode=batch.decode,
             slots=to_device(slots, torch.int64, device),
             page_table=self._page_table(tables),
-            cu_seqlens=upload(torch.tensor([0, *query_lens]).cumsum(0).to(torch.int32), device),
+            cu_seqlens=to_device([0, *itertools.accumulate(query_lens)], torch.int32, device),
             kv_lens=to_device(kv_lens, torch.int32, device),
             query_lens_host=tuple(query_lens),
             kv_lens_host=tuple(kv_lens),

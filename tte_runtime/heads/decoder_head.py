@@ -16,7 +16,7 @@ import torch
 
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.errors import CheckpointError
-from tte_runtime.models.decoder import LayerStack, load_layer
+from tte_runtime.models.decoder import Ends, LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import TensorFiles
 from tte_runtime.ops import Pooling, StepLayout, TorchOps
@@ -97,7 +97,7 @@ class DecoderHead:
             states: [T, C], tapped, one request after another.
             positions: int64 [3, T].
             lengths: tokens of every request.
-            pooling: every request's last token, and how its vector is finished.
+            pooling: how each vector is finished; one row a vector.
 
         Returns:
             float32 [S, C], zeros behind each vector's own dims.
@@ -105,8 +105,24 @@ class DecoderHead:
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
         pages = states.new_zeros(len(self.stack.layers), 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
-        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages)
+        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=_ends(layout))
         return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
+
+
+def _ends(layout: StepLayout) -> Ends:
+    """The last token of every request, as a row."""
+    rows, device = [end - 1 for end in itertools.accumulate(layout.query_lens_host)], layout.slots.device
+    picked = to_device(rows, torch.int64, device)
+    as_rows = StepLayout(
+        decode=True,
+        slots=layout.slots[picked],
+        page_table=layout.page_table,
+        cu_seqlens=torch.arange(len(rows) + 1, dtype=torch.int32, device=device),
+        kv_lens=layout.kv_lens,
+        query_lens_host=(1,) * len(rows),
+        kv_lens_host=layout.kv_lens_host,
+    )
+    return Ends(picked, as_rows)
 
 
 def _own_layout(lengths: list[int], device: torch.device) -> tuple[StepLayout, int]:

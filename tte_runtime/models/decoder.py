@@ -46,6 +46,18 @@ class Taps:
     pages: torch.Tensor  # [N * 16, C]
 
 
+@dataclass(frozen=True)
+class Ends:
+    """The only rows that will be read of the last layer, which spares the others its attention and its MLP.
+
+    Attributes:
+        rows: int64 [S], among the step's tokens. layout: the same tokens as rows of a decode step.
+    """
+
+    rows: torch.Tensor
+    layout: StepLayout
+
+
 def load_layer(
     files: Tensors, prefix: str, spec: DecoderSpec, ops: TorchOps, place: Callable[[torch.Tensor], torch.Tensor]
 ) -> LayerWeights:
@@ -104,6 +116,7 @@ class LayerStack:
         taps: Taps | None = None,
         depth: int | None = None,
         deepstack: torch.Tensor | None = None,
+        ends: Ends | None = None,
     ) -> torch.Tensor:
         """Run the layers; keys, values (and tapped states) of the new tokens are written to their slots.
 
@@ -115,16 +128,18 @@ class LayerStack:
             taps: keep the states after a layer.
             depth: run only so many layers, where nothing above them will be read.
             deepstack: [n, T, C], added to the states after each of the first n layers; zero but for picture tokens.
+            ends: return these rows only.
 
         Returns:
-            [T, C], before the final norm.
+            [T, C], or [S, C] of `ends`, before the final norm.
         """
         rotation = self.rope(positions)
         layers = self.layers[:depth]
         for index, weights in enumerate(layers):
             if taps is not None and taps.layer == index:
                 taps.pages[layout.slots] = hidden
-            hidden = self._layer(weights, hidden, rotation, layout, kv_pages[index])
+            last = ends if index == len(layers) - 1 else None
+            hidden = self._layer(weights, hidden, rotation, layout, kv_pages[index], last)
             if deepstack is not None and index < len(deepstack):
                 hidden = hidden + deepstack[index]
         if taps is not None and taps.layer == len(layers):
@@ -138,6 +153,7 @@ class LayerStack:
         rotation: Rotation,
         layout: StepLayout,
         pages: torch.Tensor,
+        ends: Ends | None,
     ) -> torch.Tensor:
         spec, ops = self.spec, self.ops
         qkv = ops.norm_linear(hidden, w.input_norm, spec.norm_eps, w.qkv, w.qkv_bias, layout)
@@ -151,6 +167,8 @@ class LayerStack:
             k_norm=w.k_norm,
             eps=spec.norm_eps,
         )
+        if ends is not None:
+            q, hidden, layout = q[ends.rows], hidden[ends.rows], ends.layout
         mixed = ops.attention(q, pages, layout, scale=spec.head_dim**-0.5)
         hidden = ops.linear_residual(mixed.flatten(1), w.out, hidden, layout)
         gated = ops.norm_swiglu(hidden, w.post_norm, spec.norm_eps, w.gate_up, layout)

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 import torch
 
 
-def to_device(values: Sequence[int] | Sequence[float], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A tensor of `values` on `device`; the host does not wait for the copy, nor for anything queued before it."""
+def to_device(
+    values: Sequence[int] | Sequence[float] | Sequence[Sequence[int]] | Sequence[Sequence[float]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> torch.Tensor:
+    """A tensor of `values`, or of rows of them, on `device`.
+
+    The host does not wait for the copy, nor for anything queued before it.
+    """
     tensor = torch.tensor(values, dtype=dtype)
     return upload(tensor, device)
 
