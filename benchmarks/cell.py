@@ -1,0 +1,136 @@
+"""One cell of the grid: every way judged on fixed traces, then timed, its memory, tokens, floor, and where time went.
+
+Knows ways and floors; knows neither files nor tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from benchmarks.core.contest import contest, figures
+from benchmarks.core.memory import peak_bytes
+from benchmarks.floor import Ceilings, Sizes, floor_ms
+from benchmarks.ways import OURS, Loaded, Way
+from tte_runtime.evaluation.compare import Arm
+from tte_runtime.types import Think
+
+__all__ = ["Cell", "measure"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where in the grid: tokens of the picture, of the trace (`None`: the model's own), and requests at once."""
+
+    image: int
+    trace: int | None
+    batch: int
+
+    def __str__(self) -> str:
+        return f"image={self.image}/trace={'own' if self.trace is None else self.trace}/batch={self.batch}"
+
+
+def measure(
+    loaded: Loaded,
+    ways: Mapping[str, Way],
+    batch: list[Any],
+    cell: Cell,
+    *,
+    sizes: Sizes,
+    ceilings: Ceilings,
+    rounds: int,
+    on_call: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """A row of results for `ways`, the runtime's first.
+
+    Returns:
+        `ok` says whether anything could be timed; "ways" has a failure or figures for each, "floor_ms" the stages of
+        the least time, "breakdown" the stages of one batch of the median round of each way.
+    """
+    with loaded.lengths(cell.trace) as think:
+        traces = [tuple(result.trace_ids) for result in _writer(ways).embed(batch, think)]
+        failures, errors = _judge(loaded, ways, batch, traces)
+        free = {name: _freely(loaded, way, batch, think, traces) for name, way in ways.items() if name not in failures}
+        arms = [Arm(name, lambda item, way=way: way.embed(item, think), way.before) for name, way in ways.items()]
+        ms = contest(arms, batch, failures, rounds=rounds, warmups=1, on_call=on_call)
+        stages = {name: _stages(ways[name], batch, think, rounds) for name in ms}
+    found: dict[str, Any] = {name: {"error": failures.get(name, "nobody agrees"), **errors[name]} for name in ways}
+    found |= {name: errors[name] | free[name] | values for name, values in figures(ms).items()}
+    counts = free[OURS]["counts"] if OURS in free else {"prompt": 0, "trace": 0}
+    shares: dict[str, float] = {}
+    least = floor_ms(
+        sizes, ceilings, batch=len(batch), prompt=counts["prompt"], image=cell.image, trace=counts["trace"]
+    )
+    for name in ms:
+        shares[name] = found[name]["floor_share"] = sum(least.values()) / found[name]["p50"]
+    error = "; ".join(f"{name}: {why}" for name, why in failures.items())
+    return {
+        "ok": bool(ms) and not failures,
+        "error": error,
+        "cell": {"image": cell.image, "trace": cell.trace, "batch": cell.batch},
+        "ways": found,
+        "floor_ms": least,
+        "gb_per_s": ceilings.gb_per_s,
+        "tflop_per_s": ceilings.tflop_per_s,
+        "breakdown": stages,
+    }
+
+
+def _writer(ways: Mapping[str, Way]) -> Way:
+    """Whose traces all are judged on: those of plain transformers, where it takes part."""
+    return next((way for name, way in ways.items() if name != OURS), ways[OURS])
+
+
+def _judge(
+    loaded: Loaded, ways: Mapping[str, Way], batch: list[Any], traces: Sequence[tuple[int, ...]]
+) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """Who is further from the reference than it may be, on these traces, and everybody's largest error."""
+    wanted, tolerance = loaded.reference(batch, traces)
+    failures, errors = {}, {}
+    for name, way in ways.items():
+        way.before()
+        got = np.stack([result.vector for result in way.given(batch, traces)])
+        error = float(np.abs(got - wanted).max())
+        errors[name] = {"max_error": error, "tolerance": tolerance}
+        if not error <= tolerance:  # a NaN is no agreement
+            failures[name] = f"parity failed: an element is off by {error:.2g}, and {tolerance:.2g} is allowed"
+    return failures, errors
+
+
+def _freely(
+    loaded: Loaded, way: Way, batch: list[Any], think: Think | None, traces: Sequence[tuple[int, ...]]
+) -> dict[str, Any]:
+    """A first free run: its rise of memory, how many traces are the given ones, tokens a request."""
+    results: list[Any] = []
+    way.before()
+    peak = peak_bytes(lambda: results.extend(way.embed(batch, think)), loaded.config.device)
+    same = sum(tuple(result.trace_ids) == trace for result, trace in zip(results, traces, strict=True))
+    tokens = [getattr(result, "counts", result) for result in results]
+    found: dict[str, Any] = {
+        "same_traces": same / len(batch),
+        "peak_mib": None if peak is None else peak / 2**20,
+        "computed": float(np.mean([count.computed for count in tokens])),
+        "head": float(np.mean([count.head for count in tokens])),
+    }
+    if way.name == OURS:
+        found["counts"] = {name: float(np.mean([getattr(c, name) for c in tokens])) for name in ("prompt", "trace")}
+    return found
+
+
+def _stages(way: Way, batch: list[Any], think: Think | None, rounds: int) -> dict[str, float]:
+    """Milliseconds by stage of the run with the median total, "host" being what no stage accounts for."""
+    runs = []
+    for _ in range(max(1, rounds // 2) * 2 - 1):
+        way.before()
+        started = perf_counter()
+        results = way.embed(batch, think)
+        total = 1000 * (perf_counter() - started)
+        spent = way.spent(results)
+        runs.append((total, spent | {"host": total - sum(spent.values())}))
+    middle = median(total for total, _ in runs)
+    return next(stages for total, stages in runs if total == middle)

@@ -1,0 +1,49 @@
+"""Options that the commands share, so that they are spelt and explained alike. Knows no benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from benchmarks.core.machine import ROOT
+
+__all__ = ["Whole", "budget_option", "out_option"]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+budget_option = click.option(
+    "--budget", default=600.0, show_default=True, help="Seconds after which no new work begins; run again to go on."
+)
+
+
+def out_option(name: str) -> Callable[[Decorated], Decorated]:
+    """--out, by default a file of that name among the committed results."""
+    default = ROOT / "benchmarks" / "results" / name
+    return click.option(
+        "--out", type=click.Path(path_type=Path), default=default, help=f"Rows; default: benchmarks/results/{name}."
+    )
+
+
+class Whole(click.ParamType):
+    """Whole numbers separated by commas, at least `least`; with `own` the word "own" stands for None."""
+
+    name = "numbers"
+
+    def __init__(self, least: int = 0, own: bool = False) -> None:
+        self.least, self.own = least, own
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int | None]:
+        """The list; fails like every option of click."""
+        if isinstance(value, list):
+            return value
+        found: list[int | None] = []
+        for word in str(value).split(","):
+            if word == "own" and self.own:
+                found.append(None)
+            elif word.isdecimal() and int(word) >= self.least:
+                found.append(int(word))
+            else:
+                self.fail(f"{word!r} is no whole number of at least {self.least}", param, ctx)
+        return found

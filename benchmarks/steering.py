@@ -1,0 +1,46 @@
+"""Requests whose traces are steered: of a given length whatever the model would do, or given token for token.
+
+A renderer around a renderer, so that the engine and plain transformers are steered at the same place and in the same
+words, and neither knows. Random weights never write a stop token, and parity needs the same trace on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tte_runtime.engine.request import EngineRequest
+from tte_runtime.inputs.items import Item
+from tte_runtime.inputs.prompt import PromptRenderer
+from tte_runtime.types import Role, Think
+
+__all__ = ["Steered"]
+
+
+class Steered:
+    """Renders as `renderer` does; everything else of it shows through.
+
+    Attributes:
+        unstoppable: no token ends a trace, so that it has exactly the length that is asked for.
+        traces: text of an item -> its trace; such a request samples nothing and is fed the trace as given tokens.
+    """
+
+    def __init__(self, renderer: PromptRenderer) -> None:
+        self._renderer = renderer
+        self.unstoppable = False
+        self.traces: Mapping[str, tuple[int, ...]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._renderer, name)
+
+    def render(self, item: Item, role: Role, think: Think | None, **more: Any) -> EngineRequest:
+        """As `PromptRenderer.render`."""
+        request = self._renderer.render(item, role, think, **more)
+        if self.unstoppable:
+            request = replace(request, stop_ids=frozenset())
+        if item.text not in self.traces:
+            return request
+        trace = self.traces[item.text]
+        closing = () if not trace or trace[-1] in request.stop_ids else request.close_ids
+        return replace(request, max_trace_tokens=0, suffix_ids=trace + closing + request.suffix_ids)
