@@ -50,15 +50,16 @@ def measure(
 
     Returns:
         `ok` says whether anything could be timed; "ways" has a failure or figures for each, "floor_ms" the stages of
-        the least time, "breakdown" the stages of one batch of the median round of each way.
+        the least time, "breakdown" the stages of one request, where the batch is one, in
+        the round of the median total of each way.
     """
-    with loaded.lengths(cell.trace) as think:
+    with loaded.steered.lengths(cell.trace) as think:
         traces = [tuple(result.trace_ids) for result in _writer(ways).embed(batch, think)]
         failures, errors = _judge(loaded, ways, batch, traces)
         free = {name: _freely(loaded, way, batch, think, traces) for name, way in ways.items() if name not in failures}
         arms = [Arm(name, lambda item, way=way: way.embed(item, think), way.before) for name, way in ways.items()]
         ms = contest(arms, batch, failures, rounds=rounds, warmups=1, on_call=on_call)
-        stages = {name: _stages(ways[name], batch, think, rounds) for name in ms}
+        stages = {name: _stages(ways[name], batch, think, rounds) for name in ms if len(batch) == 1}
     found: dict[str, Any] = {name: {"error": failures.get(name, "nobody agrees"), **errors[name]} for name in ways}
     found |= {name: errors[name] | free[name] | values for name, values in figures(ms).items()}
     counts = free[OURS]["counts"] if OURS in free else {"prompt": 0, "trace": 0}

@@ -61,18 +61,18 @@ def sizes_of(model: Any, head: torch.nn.Module | None) -> Sizes:
     """Of a loaded transformers model and the embedding head beside it."""
     text = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    tower = model.config.vision_config
+    tower = getattr(model.config, "vision_config", None)
     return Sizes(
-        layers=_count(model.model.language_model.layers),
+        layers=_count(model.get_decoder().layers),
         vocabulary=model.get_output_embeddings().weight.numel(),
-        tower=_count(model.model.visual),
+        tower=_count(model.model.visual) if tower else 0,
         head=_count(head) if head is not None else 0,
         num_layers=text.num_hidden_layers,
         attention_width=text.num_attention_heads * width,
-        tower_layers=tower.depth,
-        tower_width=getattr(tower, "embed_dim", None) or tower.hidden_size,
+        tower_layers=tower.depth if tower else 0,
+        tower_width=(getattr(tower, "embed_dim", None) or tower.hidden_size) if tower else 0,
         kv_values=2 * text.num_hidden_layers * text.num_key_value_heads * width,
-        merge=tower.spatial_merge_size**2,
+        merge=tower.spatial_merge_size**2 if tower else 0,
         value_bytes=model.dtype.itemsize,
     )
 

@@ -25,6 +25,7 @@ from tte_runtime.recipes.registry import choose_recipe
 __all__ = ["SHAPES", "Shape", "folder_of", "recipe_of"]
 
 TINY = "tte-tiny"
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # the published ones lie outside a small vocabulary
 QWEN2_ROPE = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]}
 
 
@@ -49,7 +50,7 @@ class Shape:
 
 def _qwen2(name: str, tied: bool, vision: dict[str, Any], **text: Any) -> Shape:
     tower = {"mlp_ratio": 4, "hidden_size": text["hidden_size"], "patch_size": 14, **vision}
-    text = {"max_position_embeddings": 32768, "rope_parameters": QWEN2_ROPE, **text}
+    text = {"max_position_embeddings": 32768, "rope_parameters": QWEN2_ROPE, **NO_IDS, **text}
     return Shape(name, "Qwen2VL", tuple(text.items()), tuple(tower.items()), tied)
 
 

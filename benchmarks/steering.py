@@ -6,7 +6,8 @@ words, and neither knows. Random weights never write a stop token, and parity ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,24 @@ class Steered:
         self._renderer = renderer
         self.unstoppable = False
         self.traces: Mapping[str, tuple[int, ...]] = {}
+
+    @contextmanager
+    def lengths(self, trace: int | None) -> Iterator[Think | None]:
+        """Traces of exactly `trace` tokens, or of the model's own length where it is `None`; yields what to ask for."""
+        self.unstoppable = trace is not None
+        try:
+            yield None if trace == 0 else Think(max_tokens=trace)
+        finally:
+            self.unstoppable = False
+
+    @contextmanager
+    def given(self, batch: Sequence[Any], traces: Sequence[tuple[int, ...]]) -> Iterator[None]:
+        """Requests of the batch's items are fed these traces instead of writing their own."""
+        self.traces = {item["text"]: trace for item, trace in zip(batch, traces, strict=True)}
+        try:
+            yield
+        finally:
+            self.traces = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._renderer, name)

@@ -7,9 +7,9 @@ judged by. Knows engines; knows no clock and no table.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from tte_runtime.config import EngineConfig
 from tte_runtime.embedder import Embedder
 from tte_runtime.evaluation.compare import TOLERANCE
 from tte_runtime.evaluation.plain import PlainEmbedder
-from tte_runtime.pipeline import load_pipeline
+from tte_runtime.loading import load_model
+from tte_runtime.pipeline import Pipeline
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.types import Think
 
-__all__ = ["DEFAULT_WAYS", "OURS", "WAYS", "Loaded", "Way"]
+__all__ = ["DEFAULT_WAYS", "OURS", "WAYS", "Loaded", "Runtime", "Way"]
 
 OURS, TWO_PASS, ONE_PASS, COMPILED, FLASH = "ours", "two-pass", "one-pass", "compiled", "flash"
 WAYS = {
@@ -48,7 +49,7 @@ class Way:
 
     Attributes:
         embed: (batch, think) -> results, freely. given: (batch, traces) -> results on those traces.
-        before: outside the clock. spent: milliseconds of the last batch by stage.
+        before: outside the clock. spent: results -> milliseconds by stage of that batch.
     """
 
     name: str
@@ -58,26 +59,49 @@ class Way:
     spent: Callable[[list[Any]], dict[str, float]]
 
 
+class Runtime:
+    """This runtime with a checkpoint loaded, its requests steered.
+
+    Args:
+        folder: the checkpoint. recipe: how it embeds.
+        steered: a renderer to share with others of the same checkpoint and recipe; its own where `None`.
+        options: of the engine.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, steered: Steered | None = None, **options: Any) -> None:
+        self.pipeline = Pipeline(load_model(folder, EngineConfig.from_options(**options), recipe))
+        self.embedder = Embedder(self.pipeline)
+        self.steered = steered or Steered(self.pipeline.renderer)
+        self.pipeline.renderer = self.steered  # type: ignore[assignment]
+
+    def way(self, name: str = OURS) -> Way:
+        """Batches through it."""
+
+        def embed(batch: list[Any], think: Think | None) -> list[Any]:
+            return list(self.embedder.embed(batch, role=ROLE, think=think or False))
+
+        def given(batch: list[Any], traces: Traces) -> list[Any]:
+            with self.steered.given(batch, traces):
+                return embed(batch, None)
+
+        return Way(name, embed, given, self.embedder.clear_caches, _spent)
+
+
 class Loaded:
     """A checkpoint in the runtime and in plain transformers, and the ways through them.
 
     Args:
         folder: the checkpoint. recipe: how it embeds.
-        device, dtype: of everything. options: of the engine besides.
+        options: of the engine; device and dtype are everybody's.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, *, device: str, dtype: str, **options: Any) -> None:
-        config = EngineConfig.from_options(device=device, dtype=dtype, **options)
-        self.pipeline, self.config, digest = load_pipeline(folder, config, recipe)
-        self.embedder = Embedder(self.pipeline, self.config, digest)
-        self.plain = self._load_plain(folder, recipe, self.config.torch_dtype)
-        self.steered = Steered(self.pipeline.renderer)
-        self.pipeline.renderer = self.plain.renderer = self.steered  # type: ignore[assignment]
-        self._reference: Callable[[], PlainEmbedder] = lambda: self._load_plain(folder, recipe, torch.float32)
+    def __init__(self, folder: Path, recipe: Recipe, **options: Any) -> None:
+        self.runtime = Runtime(folder, recipe, **options)
+        self.steered, self.config = self.runtime.steered, self.runtime.embedder.config
+        self._load = partial(PlainEmbedder.from_pretrained, folder, recipe=recipe, device=self.config.device)
+        self.plain = self._load(dtype=self.config.torch_dtype)
+        self.plain.renderer = self.steered  # type: ignore[assignment]
         self._wide: PlainEmbedder | None = self.plain if self.config.dtype == "float32" else None
-
-    def _load_plain(self, folder: Path, recipe: Recipe, dtype: torch.dtype) -> PlainEmbedder:
-        return PlainEmbedder.from_pretrained(folder, recipe=recipe, device=self.config.device, dtype=dtype)
 
     def ways(self, names: Sequence[str]) -> tuple[dict[str, Way], dict[str, str]]:
         """Those of that name, and for the ones that cannot run here why not."""
@@ -86,23 +110,8 @@ class Loaded:
             if name == FLASH and (self.config.device == "cpu" or importlib.util.find_spec("flash_attn") is None):
                 missing[name] = "flash-attn needs a GPU and is not installed here"
             else:
-                found[name] = self._ours() if name == OURS else self._padded(name)
+                found[name] = self.runtime.way() if name == OURS else self._padded(name)
         return found, missing
-
-    def _ours(self) -> Way:
-        def embed(batch: list[Any], think: Think | None) -> list[Any]:
-            return list(self.embedder.embed(batch, role=ROLE, think=think or False))
-
-        def given(batch: list[Any], traces: Traces) -> list[Any]:
-            with self.given(batch, traces):
-                return embed(batch, None)
-
-        def spent(results: list[Any]) -> dict[str, float]:
-            t = results[0].timings
-            stages = ("preprocess", "vision", "prefill", "decode", "readout")
-            return {stage: getattr(t, stage) for stage in stages}
-
-        return Way(OURS, embed, given, self.embedder.clear_caches, spent)
 
     def _padded(self, name: str) -> Way:
         way = PaddedTransformers(
@@ -124,24 +133,6 @@ class Loaded:
             lambda results: way.spent,
         )
 
-    @contextmanager
-    def lengths(self, trace: int | None) -> Iterator[Think | None]:
-        """Traces of exactly `trace` tokens, or of the model's own length where it is `None`; yields what to ask for."""
-        self.steered.unstoppable = trace is not None
-        try:
-            yield None if trace == 0 else Think(max_tokens=trace)
-        finally:
-            self.steered.unstoppable = False
-
-    @contextmanager
-    def given(self, batch: list[Any], traces: Traces) -> Iterator[None]:
-        """Requests are fed these traces instead of writing their own."""
-        self.steered.traces = {item["text"]: trace for item, trace in zip(batch, traces, strict=True)}
-        try:
-            yield
-        finally:
-            self.steered.traces = {}
-
     def reference(self, batch: list[Any], traces: Traces) -> tuple[NDArray[np.float32], float]:
         """Vectors [B, E] of plain transformers in float32, one request at a time, and how far others may be off.
 
@@ -149,9 +140,9 @@ class Loaded:
         itself makes in them, on the same traces.
         """
         if self._wide is None:
-            self._wide = self._reference()
+            self._wide = self._load(dtype=torch.float32)
             self._wide.renderer = self.steered  # type: ignore[assignment]
-        with self.given(batch, traces):
+        with self.steered.given(batch, traces):
             wanted = _vectors(self._wide, batch)
             if self._wide is self.plain:
                 return wanted, TOLERANCE
@@ -159,7 +150,12 @@ class Loaded:
 
     def close(self) -> None:
         """Stop the runtime's threads."""
-        self.embedder.close()
+        self.runtime.embedder.close()
+
+
+def _spent(results: list[Any]) -> dict[str, float]:
+    stages = ("preprocess", "vision", "prefill", "decode", "readout")
+    return {stage: getattr(results[0].timings, stage) for stage in stages}
 
 
 def _vectors(plain: PlainEmbedder, batch: list[Any]) -> NDArray[np.float32]:

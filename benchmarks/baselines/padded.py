@@ -209,10 +209,10 @@ class PaddedTransformers:
         between = (torch.arange(written.steps - 1, device=device) < fed[:, None]).long()
         deltas = self.model.model.rope_deltas if prompts.media else torch.zeros_like(lengths)[:, None]
         positions = lengths[:, None] + deltas + torch.arange(ids.shape[1], device=device)
-        output = self.model.model.language_model(
+        output = self.model.get_decoder()(
             inputs_embeds=self.model.get_input_embeddings()(ids),
             attention_mask=torch.cat([prompts.mask, between, new], dim=1),
-            position_ids=positions.expand(3, -1, -1),
+            position_ids=positions.expand(3, -1, -1) if prompts.media else positions,
             past_key_values=written.cache,
             output_hidden_states=written.states is not None,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,7 @@ RESET_PEAK = "5"  # proc(5): writing 5 sets the high-water mark of resident memo
 def peak_bytes(call: Callable[[], Any], device: str) -> int | None:
     """The rise of memory at its highest point during `call`; `None` where the system does not tell.
 
-    On CUDA what torch allocates, on Linux resident memory; memory that the heap held free before does not count
-    there, so a call's first run says most.
+    On CUDA what torch allocates, on Linux resident memory, after the C library has given back what it held free.
     """
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -27,6 +28,7 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int | None:
         call()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - held)
+    _give_back()
     try:
         CLEAR.write_text(RESET_PEAK)
     except OSError:
@@ -35,6 +37,14 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int | None:
     held = _kib("VmRSS")
     call()
     return max(0, 1024 * (_kib("VmHWM") - held))
+
+
+def _give_back() -> None:
+    """Let glibc return freed memory to the system, or a call that reuses it would seem to need none."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        gc.collect()
+        trim(0)
 
 
 def _kib(name: str) -> int:
