@@ -54,8 +54,8 @@ def measure(
         the round of the median total of each way.
     """
     with loaded.steered.lengths(cell.trace) as think:
-        traces = [tuple(result.trace_ids) for result in _writer(ways).embed(batch, think)]
-        failures, errors = _judge(loaded, ways, batch, traces)
+        traces = loaded.traces(batch, think)
+        failures, errors = loaded.judge(ways, batch, traces)
         free = {name: _freely(loaded, way, batch, think, traces) for name, way in ways.items() if name not in failures}
         arms = [Arm(name, lambda item, way=way: way.embed(item, think), way.before) for name, way in ways.items()]
         ms = contest(arms, batch, failures, rounds=rounds, warmups=1, on_call=on_call)
@@ -80,27 +80,6 @@ def measure(
         "tflop_per_s": ceilings.tflop_per_s,
         "breakdown": stages,
     }
-
-
-def _writer(ways: Mapping[str, Way]) -> Way:
-    """Whose traces all are judged on: those of plain transformers, where it takes part."""
-    return next((way for name, way in ways.items() if name != OURS), ways[OURS])
-
-
-def _judge(
-    loaded: Loaded, ways: Mapping[str, Way], batch: list[Any], traces: Sequence[tuple[int, ...]]
-) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """Who is further from the reference than it may be, on these traces, and everybody's largest error."""
-    wanted, tolerance = loaded.reference(batch, traces)
-    failures, errors = {}, {}
-    for name, way in ways.items():
-        way.before()
-        got = np.stack([result.vector for result in way.given(batch, traces)])
-        error = float(np.abs(got - wanted).max())
-        errors[name] = {"max_error": error, "tolerance": tolerance}
-        if not error <= tolerance:  # a NaN is no agreement
-            failures[name] = f"parity failed: an element is off by {error:.2g}, and {tolerance:.2g} is allowed"
-    return failures, errors
 
 
 def _freely(

@@ -9,7 +9,6 @@ appended to --out as they come; the same command goes on where it stopped. Knows
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from benchmarks.cell import Cell, measure
 from benchmarks.core.machine import machine
-from benchmarks.core.options import Whole, budget_option, out_option
+from benchmarks.core.options import Whole, budget_option, out_option, place_options
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
 from benchmarks.core.work import INCOMPLETE, Item, run_items
@@ -37,7 +36,6 @@ HEADERS = (
     *("cell", "way", "p50 ms", "p95 ms", "p75 - p25", "times ours [95 %]", "floor / time", "tokens + head"),
     *("peak MiB", "same traces"),
 )
-MODELS = Path(tempfile.gettempdir()) / "tte-benchmark-models"
 
 
 class Grid:
@@ -160,9 +158,7 @@ def items(grids: Sequence[Grid]) -> list[Item]:
 @click.option("--batch", type=Whole(least=1), default="1", show_default=True, help="Requests at once: 1,8,32.")
 @click.option("--ways", default=",".join(DEFAULT_WAYS), show_default=True, help=f"Of {', '.join(WAYS)}.")
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(1), help="Timed rounds of a cell.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
-@click.option("--models", type=click.Path(path_type=Path), default=MODELS, help="Where random checkpoints are kept.")
+@place_options
 @budget_option
 @out_option("embed.jsonl")
 def main(

@@ -7,7 +7,7 @@ judged by. Knows engines; knows no clock and no table.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from tte_runtime.pipeline import Pipeline
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.types import Think
 
-__all__ = ["DEFAULT_WAYS", "OURS", "WAYS", "Loaded", "Runtime", "Way"]
+__all__ = ["DEFAULT_WAYS", "OURS", "ROLE", "TWO_PASS", "WAYS", "Loaded", "Runtime", "Way"]
 
 OURS, TWO_PASS, ONE_PASS, COMPILED, FLASH = "ours", "two-pass", "one-pass", "compiled", "flash"
 WAYS = {
@@ -85,6 +85,10 @@ class Runtime:
                 return embed(batch, None)
 
         return Way(name, embed, given, self.embedder.clear_caches, _spent)
+
+    def close(self) -> None:
+        """Stop its threads."""
+        self.embedder.close()
 
 
 class Loaded:
@@ -148,9 +152,29 @@ class Loaded:
                 return wanted, TOLERANCE
             return wanted, 2 * float(np.abs(_vectors(self.plain, batch) - wanted).max())
 
+    def traces(self, batch: list[Any], think: Think | None) -> list[tuple[int, ...]]:
+        """What plain transformers writes: the traces that all ways are judged on."""
+        written = self._padded(ONE_PASS).embed(batch, think)
+        return [tuple(result.trace_ids) for result in written]
+
+    def judge(
+        self, ways: Mapping[str, Way], batch: list[Any], traces: Traces
+    ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+        """Which ways are further from the reference than they may be on these traces, and why; everybody's error."""
+        wanted, tolerance = self.reference(batch, traces)
+        failures, errors = {}, {}
+        for name, way in ways.items():
+            way.before()
+            got = np.stack([result.vector for result in way.given(batch, traces)])
+            error = float(np.abs(got - wanted).max())
+            errors[name] = {"max_error": error, "tolerance": tolerance}
+            if not error <= tolerance:  # a NaN is no agreement
+                failures[name] = f"parity failed: an element is off by {error:.2g}, and {tolerance:.2g} is allowed"
+        return failures, errors
+
     def close(self) -> None:
         """Stop the runtime's threads."""
-        self.runtime.embedder.close()
+        self.runtime.close()
 
 
 def _spent(results: list[Any]) -> dict[str, float]:

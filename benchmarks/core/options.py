@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +11,9 @@ import click
 
 from benchmarks.core.machine import ROOT
 
-__all__ = ["Whole", "budget_option", "out_option"]
+__all__ = ["Rates", "Whole", "budget_option", "out_option", "place_options"]
 
+MODELS = Path(tempfile.gettempdir()) / "tte-benchmark-models"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 budget_option = click.option(
     "--budget", default=600.0, show_default=True, help="Seconds after which no new work begins; run again to go on."
@@ -24,6 +26,35 @@ def out_option(name: str) -> Callable[[Decorated], Decorated]:
     return click.option(
         "--out", type=click.Path(path_type=Path), default=default, help=f"Rows; default: benchmarks/results/{name}."
     )
+
+
+def place_options(command: Decorated) -> Decorated:
+    """--device, --dtype and --models: where a model runs, and where checkpoints with random weights are kept."""
+    for option in (
+        click.option("--models", type=click.Path(path_type=Path), default=MODELS, help="Folder of random checkpoints."),
+        click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
+    ):
+        command = option(command)
+    return command
+
+
+class Rates(click.ParamType):
+    """Positive numbers separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """The list; fails like every option of click."""
+        if isinstance(value, list):
+            return value
+        try:
+            found = [float(word) for word in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers", param, ctx)
+        if min(found) <= 0:
+            self.fail(f"{value!r} must be positive numbers", param, ctx)
+        return found
 
 
 class Whole(click.ParamType):
