@@ -53,7 +53,7 @@ def measure(
         the least time, "breakdown" the stages of one request, where the batch is one, in
         the round of the median total of each way.
     """
-    with loaded.steered.lengths(cell.trace) as think:
+    with loaded.steering.lengths(cell.trace) as think:
         traces = loaded.traces(batch, think)
         failures, errors = loaded.judge(ways, batch, traces)
         free = {name: _freely(loaded, way, batch, think, traces) for name, way in ways.items() if name not in failures}

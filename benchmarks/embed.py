@@ -42,7 +42,7 @@ class Grid:
     """The cells of one shape on one device; loads the model when the first of them is measured.
 
     Args:
-        shape: a name of `SHAPES`. ways: names of `WAYS`.
+        shape: a name of `SHAPES`. ways: names of `WAYS`. head: random weights are read by one.
         cells: to measure. rounds: timed a cell. models: folder of checkpoints made here.
         device, dtype: resolved. options: of the engine.
     """
@@ -57,17 +57,19 @@ class Grid:
         models: Path,
         device: str,
         dtype: str,
+        head: bool = False,
         **options: Any,
     ) -> None:
         self.shape, self.cells, self.ways, self.rounds, self.models = SHAPES[shape], cells, ways, rounds, models
-        self.device, self.dtype, self.options = device, dtype, options
+        self.device, self.dtype, self.head, self.options = device, dtype, head, options
         self._loaded: Loaded | None = None
         self._folder: Path | None = None
 
     def items(self) -> Iterator[Item]:
         """One a cell."""
         for cell in self.cells:
-            name = f"{self.shape.name}/{self.device.split(':')[0]}/{self.dtype}/{cell}/{'+'.join(self.ways)}"
+            where = f"{self.shape.name}{'+head' if self.head else ''}/{self.device.split(':')[0]}/{self.dtype}"
+            name = f"{where}/{cell}/{'+'.join(self.ways)}"
             yield Item(STAGE, name, partial(self._measure, cell))
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class Grid:
             rounds=self.rounds,
         )
         return row | {
-            "shape": self.shape.name,
+            "shape": self.shape.name + ("+head" if self.head else ""),
             "dtype": self.dtype,
             "missing": missing,
             "weights_mib": sizes.weight_bytes / 2**20,
@@ -95,7 +97,8 @@ class Grid:
         folder = folder_of(self.shape, self.models, image_tokens=image, device=self.device, dtype=dtype)
         if folder != self._folder:
             self.close()
-            self._loaded = Loaded(folder, recipe_of(self.shape), device=self.device, dtype=self.dtype, **self.options)
+            recipe = recipe_of(self.shape, head=self.head)
+            self._loaded = Loaded(folder, recipe, device=self.device, dtype=self.dtype, **self.options)
             self._folder = folder
         assert self._loaded is not None
         return self._loaded
@@ -157,6 +160,7 @@ def items(grids: Sequence[Grid]) -> list[Item]:
 @click.option("--trace", type=Whole(own=True), default="own", show_default=True, help="Tokens of a trace: own,0,32.")
 @click.option("--batch", type=Whole(least=1), default="1", show_default=True, help="Requests at once: 1,8,32.")
 @click.option("--ways", default=",".join(DEFAULT_WAYS), show_default=True, help=f"Of {', '.join(WAYS)}.")
+@click.option("--head", is_flag=True, help="Random Qwen2-VL shapes read by a head over tapped states (TTE_u).")
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(1), help="Timed rounds of a cell.")
 @place_options
 @budget_option
@@ -167,6 +171,7 @@ def main(
     trace: list[int | None],
     batch: list[int],
     ways: str,
+    head: bool,
     rounds: int,
     device: str,
     dtype: str,
@@ -180,10 +185,8 @@ def main(
     if unknown or names[0] != OURS:
         raise click.BadParameter(f"--ways must begin with {OURS} and be among {', '.join(WAYS)}, got {ways!r}.")
     cells = [Cell(i, t, b) for i in image for t in trace for b in batch]
-    grids = [
-        Grid(shape, cells, ways=names, rounds=rounds, models=models, device=config.device, dtype=config.dtype)
-        for shape in shapes
-    ]
+    place: dict[str, Any] = {"models": models, "device": config.device, "dtype": config.dtype}
+    grids = [Grid(shape, cells, ways=names, rounds=rounds, head=head, **place) for shape in shapes]
     results = Results(out, machine(config.device))
     todo = items(grids)
     left = run_items(todo, results, budget)

@@ -139,14 +139,14 @@ class Contest:
         options: dict[str, Any] = {"device": self.config.device, "dtype": self.config.dtype}
         recipe = recipe_of(self.shape)
         loaded = Loaded(folder, recipe, **options, max_batch_size=self.batch)
-        one = Runtime(folder, recipe, loaded.steered, **options, max_batch_size=1)
-        uncached = Runtime(folder, recipe, loaded.steered, **options, max_batch_size=self.batch, prefix_cache=False)
+        one = Runtime(folder, recipe, loaded.steering, **options, max_batch_size=1)
+        uncached = Runtime(folder, recipe, loaded.steering, **options, max_batch_size=self.batch, prefix_cache=False)
         padded, _ = loaded.ways([TWO_PASS])
         names, runtimes = list(SYSTEMS), [loaded.runtime, one, uncached]
         ways = {name: runtime.way(name) for name, runtime in zip(names, runtimes, strict=False)}
         ways[names[-1]] = padded[TWO_PASS]
         batch = make_batch(self.shape, 36, 3)
-        loaded.steered.unstoppable = True
+        loaded.steering.unstoppable = True
         think = Think(max_tokens=self.trace) if self.trace else None
         self._failures, _ = loaded.judge(ways, batch, loaded.traces(batch, think))
         for way in ways.values():

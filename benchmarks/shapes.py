@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
+from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.models.checkpoint import find_folder
 from tte_runtime.recipes.base import Recipe, RolePrompt
 from tte_runtime.recipes.registry import choose_recipe
@@ -131,10 +132,10 @@ SHAPES = {
 }
 
 
-def recipe_of(shape: Shape) -> Recipe:
-    """tte-tiny's own; for random weights the same prompts, read at the last token."""
+def recipe_of(shape: Shape, *, head: bool = False) -> Recipe:
+    """tte-tiny's own; for random weights the same prompts, read at the last token unless a head is asked for."""
     tiny = choose_recipe(find_folder(TINY), None)
-    if shape.name == TINY:
+    if shape.name == TINY or head:
         return tiny
     roles = {role: RolePrompt(prompt.prompt, think=True) for role, prompt in tiny.roles.items()}
     return Recipe("benchmark", roles, "last", tiny.stop, tiny.close, tiny.suffix, tiny.max_trace_tokens)
@@ -192,5 +193,19 @@ def _random(shape: Shape, device: str, dtype: torch.dtype) -> Callable[[Path], N
             model = getattr(transformers, f"{shape.family}ForConditionalGeneration")._from_config(config, dtype=dtype)
         model.generation_config.eos_token_id = None
         model.save_pretrained(folder)
+        if shape.family == "Qwen2VL":  # the one family that a head can be made for
+            _save_head(folder, model)
 
     return make
+
+
+def _save_head(folder: Path, model: Any) -> None:
+    """A head of TTE_u's default proportions: a copy of the last 8 layers of 28, or as many of fewer."""
+    text = model.config.get_text_config()
+    count = max(1, round(text.num_hidden_layers * 8 / 28))
+    head = ReferenceHead(model.config, count).to(model.device, model.dtype)
+    head.initialise_from(model.model.language_model)
+    head.save(folder)
+    entry = json.loads((find_folder(TINY) / "tte.json").read_text())
+    entry["head"] |= {"num_layers": count, "tap_layer": text.num_hidden_layers - count}
+    (folder / "tte.json").write_text(json.dumps(entry))

@@ -16,19 +16,18 @@ from tte_runtime.inputs.items import Item
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.types import Role, Think
 
-__all__ = ["Steered"]
+__all__ = ["Steered", "Steering"]
 
 
-class Steered:
-    """Renders as `renderer` does; everything else of it shows through.
+class Steering:
+    """How requests are steered now; shared by all who are to do the same.
 
     Attributes:
         unstoppable: no token ends a trace, so that it has exactly the length that is asked for.
         traces: text of an item -> its trace; such a request samples nothing and is fed the trace as given tokens.
     """
 
-    def __init__(self, renderer: PromptRenderer) -> None:
-        self._renderer = renderer
+    def __init__(self) -> None:
         self.unstoppable = False
         self.traces: Mapping[str, tuple[int, ...]] = {}
 
@@ -50,16 +49,26 @@ class Steered:
         finally:
             self.traces = {}
 
+    def apply(self, request: EngineRequest, text: str) -> EngineRequest:
+        """The request as it is to run."""
+        if self.unstoppable:
+            request = replace(request, stop_ids=frozenset())
+        if text not in self.traces:
+            return request
+        trace = self.traces[text]
+        closing = () if not trace or trace[-1] in request.stop_ids else request.close_ids
+        return replace(request, max_trace_tokens=0, suffix_ids=trace + closing + request.suffix_ids)
+
+
+class Steered:
+    """Renders as `renderer` does, steered; everything else of it shows through."""
+
+    def __init__(self, renderer: PromptRenderer, steering: Steering) -> None:
+        self._renderer, self._steering = renderer, steering
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._renderer, name)
 
     def render(self, item: Item, role: Role, think: Think | None, **more: Any) -> EngineRequest:
         """As `PromptRenderer.render`."""
-        request = self._renderer.render(item, role, think, **more)
-        if self.unstoppable:
-            request = replace(request, stop_ids=frozenset())
-        if item.text not in self.traces:
-            return request
-        trace = self.traces[item.text]
-        closing = () if not trace or trace[-1] in request.stop_ids else request.close_ids
-        return replace(request, max_trace_tokens=0, suffix_ids=trace + closing + request.suffix_ids)
+        return self._steering.apply(self._renderer.render(item, role, think, **more), item.text)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,28 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.baselines.padded import PaddedTransformers
-from benchmarks.steering import Steered
-from tte_runtime.config import EngineConfig
+from benchmarks.steering import Steered, Steering
 from tte_runtime.embedder import Embedder
 from tte_runtime.evaluation.compare import TOLERANCE
 from tte_runtime.evaluation.plain import PlainEmbedder
-from tte_runtime.loading import load_model
 from tte_runtime.pipeline import Pipeline
+from tte_runtime.reasoners.local import LocalReasoner, LocalWriter
 from tte_runtime.recipes.base import Recipe
+from tte_runtime.system import load_system
 from tte_runtime.types import Think
 
 __all__ = ["DEFAULT_WAYS", "OURS", "ROLE", "TWO_PASS", "WAYS", "Loaded", "Runtime", "Way"]
 
-OURS, TWO_PASS, ONE_PASS, COMPILED, FLASH = "ours", "two-pass", "one-pass", "compiled", "flash"
+OURS, TWO_PASS, ONE_PASS, COMPILED, FLASH, TWO_MODELS = (
+    *("ours", "two-pass", "one-pass", "compiled", "flash", "two-models"),
+)
 WAYS = {
     OURS: "this runtime, caches emptied before every batch",
     TWO_PASS: "plain transformers: generate, then encode prompt and trace again",
     ONE_PASS: "plain transformers: the cache of generate kept, one more forward",
     COMPILED: "as one-pass, with a static cache and the decode step compiled",
     FLASH: "as one-pass, with flash-attn 2 as the attention",
+    TWO_MODELS: "this runtime with a reasoner and an embedder of the same shape (TTE_s), one tower between them",
 }
 DEFAULT_WAYS = (OURS, TWO_PASS, ONE_PASS)
 ROLE: Any = "query"
@@ -50,6 +52,7 @@ class Way:
     Attributes:
         embed: (batch, think) -> results, freely. given: (batch, traces) -> results on those traces.
         before: outside the clock. spent: results -> milliseconds by stage of that batch.
+        bare: reads the last token's state where the others have a head, and is judged so.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Way:
     given: Callable[[list[Any], Traces], list[Any]]
     before: Callable[[], None]
     spent: Callable[[list[Any]], dict[str, float]]
+    bare: bool = False
 
 
 class Runtime:
@@ -64,15 +68,32 @@ class Runtime:
 
     Args:
         folder: the checkpoint. recipe: how it embeds.
-        steered: a renderer to share with others of the same checkpoint and recipe; its own where `None`.
+        steering: shared with others who are to do the same.
+        reasoner: the checkpoint that writes the traces in the embedder's stead, or `None`.
         options: of the engine.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, steered: Steered | None = None, **options: Any) -> None:
-        self.pipeline = Pipeline(load_model(folder, EngineConfig.from_options(**options), recipe))
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        steering: Steering,
+        *,
+        reasoner: Path | None = None,
+        **options: Any,
+    ) -> None:
+        writer = None if reasoner is None else LocalReasoner(reasoner, recipe=recipe)
+        self.pipeline = load_system(folder, recipe, writer, None, options)
         self.embedder = Embedder(self.pipeline)
-        self.steered = steered or Steered(self.pipeline.renderer)
-        self.pipeline.renderer = self.steered  # type: ignore[assignment]
+        self._steering = steering
+        self._steer(self.pipeline)
+        if isinstance(self.pipeline.writer, LocalWriter):
+            self._steer(self.pipeline.writer)
+
+    def _steer(self, part: Pipeline | LocalWriter) -> None:
+        """Put our renderer in the place of the one of a part that thinks or embeds."""
+        renderer: Any = Steered(part.model.renderer, self._steering)
+        part.model = replace(part.model, renderer=renderer)
 
     def way(self, name: str = OURS) -> Way:
         """Batches through it."""
@@ -81,7 +102,7 @@ class Runtime:
             return list(self.embedder.embed(batch, role=ROLE, think=think or False))
 
         def given(batch: list[Any], traces: Traces) -> list[Any]:
-            with self.steered.given(batch, traces):
+            with self._steering.given(batch, traces):
                 return embed(batch, None)
 
         return Way(name, embed, given, self.embedder.clear_caches, _spent)
@@ -100,12 +121,19 @@ class Loaded:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, **options: Any) -> None:
-        self.runtime = Runtime(folder, recipe, **options)
-        self.steered, self.config = self.runtime.steered, self.runtime.embedder.config
-        self._load = partial(PlainEmbedder.from_pretrained, folder, recipe=recipe, device=self.config.device)
-        self.plain = self._load(dtype=self.config.torch_dtype)
-        self.plain.renderer = self.steered  # type: ignore[assignment]
+        self._folder, self._recipe, self._options = folder, recipe, options
+        self._two: Runtime | None = None
+        self.steering = Steering()
+        self.runtime = Runtime(folder, recipe, self.steering, **options)
+        self.config = self.runtime.embedder.config
+        self.plain = self._load_plain(self.config.torch_dtype)
         self._wide: PlainEmbedder | None = self.plain if self.config.dtype == "float32" else None
+
+    def _load_plain(self, dtype: torch.dtype) -> PlainEmbedder:
+        place: Any = {"device": self.config.device, "dtype": dtype}
+        plain = PlainEmbedder.from_pretrained(self._folder, recipe=self._recipe, **place)
+        plain.renderer = Steered(plain.renderer, self.steering)  # type: ignore[assignment]
+        return plain
 
     def ways(self, names: Sequence[str]) -> tuple[dict[str, Way], dict[str, str]]:
         """Those of that name, and for the ones that cannot run here why not."""
@@ -114,8 +142,19 @@ class Loaded:
             if name == FLASH and (self.config.device == "cpu" or importlib.util.find_spec("flash_attn") is None):
                 missing[name] = "flash-attn needs a GPU and is not installed here"
             else:
-                found[name] = self.runtime.way() if name == OURS else self._padded(name)
+                found[name] = self._make(name)
         return found, missing
+
+    def _make(self, name: str) -> Way:
+        if name == OURS:
+            return self.runtime.way()
+        if name != TWO_MODELS:
+            return self._padded(name)
+        if self._two is None:
+            # One set of prompts and one reading rule for both; the pages of a head are not needed.
+            recipe = replace(self._recipe, readout="last")
+            self._two = Runtime(self._folder, recipe, self.steering, reasoner=self._folder, **self._options)
+        return replace(self._two.way(name), bare=True)
 
     def _padded(self, name: str) -> Way:
         way = PaddedTransformers(
@@ -137,20 +176,24 @@ class Loaded:
             lambda results: way.spent,
         )
 
-    def reference(self, batch: list[Any], traces: Traces) -> tuple[NDArray[np.float32], float]:
+    def reference(self, batch: list[Any], traces: Traces, *, bare: bool) -> tuple[NDArray[np.float32], float]:
         """Vectors [B, E] of plain transformers in float32, one request at a time, and how far others may be off.
 
         In float32 that is the tolerance of the demo's comparison; in 16 bits twice the error that plain transformers
-        itself makes in them, on the same traces.
+        itself makes in them, on the same traces. `bare` leaves a head out.
         """
         if self._wide is None:
-            self._wide = self._load(dtype=torch.float32)
-            self._wide.renderer = self.steered  # type: ignore[assignment]
-        with self.steered.given(batch, traces):
-            wanted = _vectors(self._wide, batch)
+            self._wide = self._load_plain(torch.float32)
+
+        def vectors(plain: PlainEmbedder) -> NDArray[np.float32]:
+            reader = PlainEmbedder(plain.model, plain.renderer, None, None) if bare else plain
+            return np.stack([reader.embed(item, role=ROLE, think=False).vector for item in batch])
+
+        with self.steering.given(batch, traces):
+            wanted = vectors(self._wide)
             if self._wide is self.plain:
                 return wanted, TOLERANCE
-            return wanted, 2 * float(np.abs(_vectors(self.plain, batch) - wanted).max())
+            return wanted, 2 * float(np.abs(vectors(self.plain) - wanted).max())
 
     def traces(self, batch: list[Any], think: Think | None) -> list[tuple[int, ...]]:
         """What plain transformers writes: the traces that all ways are judged on."""
@@ -161,10 +204,11 @@ class Loaded:
         self, ways: Mapping[str, Way], batch: list[Any], traces: Traces
     ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
         """Which ways are further from the reference than they may be on these traces, and why; everybody's error."""
-        wanted, tolerance = self.reference(batch, traces)
         failures, errors = {}, {}
+        references = {bare: self.reference(batch, traces, bare=bare) for bare in {way.bare for way in ways.values()}}
         for name, way in ways.items():
             way.before()
+            wanted, tolerance = references[way.bare]
             got = np.stack([result.vector for result in way.given(batch, traces)])
             error = float(np.abs(got - wanted).max())
             errors[name] = {"max_error": error, "tolerance": tolerance}
@@ -173,14 +217,12 @@ class Loaded:
         return failures, errors
 
     def close(self) -> None:
-        """Stop the runtime's threads."""
+        """Stop the runtimes' threads."""
         self.runtime.close()
+        if self._two is not None:
+            self._two.close()
 
 
 def _spent(results: list[Any]) -> dict[str, float]:
-    stages = ("preprocess", "vision", "prefill", "decode", "readout")
+    stages = ("preprocess", "reasoner", "vision", "prefill", "decode", "readout")
     return {stage: getattr(results[0].timings, stage) for stage in stages}
-
-
-def _vectors(plain: PlainEmbedder, batch: list[Any]) -> NDArray[np.float32]:
-    return np.stack([plain.embed(item, role=ROLE, think=False).vector for item in batch])

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.shapes import Shape
 from tte_runtime.evaluation.scenes import make_tests
 
-__all__ = ["make_batch"]
+__all__ = ["make_batch", "sized"]
 
 KINDS = ("two_step", "one_step", "nested", "name")  # all about a board
 
@@ -27,11 +27,11 @@ def make_batch(shape: Shape, image_tokens: int, count: int, seed: int = 0) -> li
         text = f"{number}: {text}" if text in batch else text
         batch[text] = {"text": text}
         if image_tokens:
-            batch[text]["image"] = _sized(test.item["image"], shape, image_tokens)
+            batch[text]["image"] = sized(test.item["image"], shape, image_tokens)
     return list(batch.values())[:count]
 
 
-def _sized(image: Image.Image, shape: Shape, tokens: int) -> Image.Image:
+def sized(image: Image.Image, shape: Shape, tokens: int) -> Image.Image:
     """The picture with the sides that make so many tokens, as nearly square as the number allows."""
     rows = next(side for side in range(math.isqrt(tokens), 0, -1) if tokens % side == 0)
     size = (tokens // rows * shape.pixels_a_token, rows * shape.pixels_a_token)
