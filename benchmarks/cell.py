@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -57,7 +58,7 @@ def measure(
         traces = loaded.traces(batch, think)
         failures, errors = loaded.judge(ways, batch, traces)
         free = {name: _freely(loaded, way, batch, think, traces) for name, way in ways.items() if name not in failures}
-        arms = [Arm(name, lambda item, way=way: way.embed(item, think), way.before) for name, way in ways.items()]
+        arms = [Arm(name, partial(way.embed, think=think), way.before) for name, way in ways.items()]
         ms = contest(arms, batch, failures, rounds=rounds, warmups=1, on_call=on_call)
         stages = {name: _stages(ways[name], batch, think, rounds) for name in ms if len(batch) == 1}
     found: dict[str, Any] = {name: {"error": failures.get(name, "nobody agrees"), **errors[name]} for name in ways}

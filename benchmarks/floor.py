@@ -97,8 +97,8 @@ def floor_ms(sizes: Sizes, ceilings: Ceilings, *, batch: int, prompt: int, image
 
     seen = attention(patches, patches, sizes.tower_layers, sizes.tower_width)
     read = attention(prompt, prompt / 2, sizes.num_layers, sizes.attention_width)
-    step = 2 * (sizes.layers + sizes.vocabulary)
-    step += attention(1, prompt + trace / 2, sizes.num_layers, sizes.attention_width)
+    looked = attention(1, prompt + trace / 2, sizes.num_layers, sizes.attention_width)
+    step = 2 * (sizes.layers + sizes.vocabulary) + looked
     kept = batch * (prompt + trace / 2) * sizes.kv_values
     return {
         "vision": ms(sizes.tower, 2 * sizes.tower * patches + seen) if image else 0.0,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def recipe_of(shape: Shape, *, head: bool = False) -> Recipe:
     if shape.name == TINY or head:
         return tiny
     roles = {role: RolePrompt(prompt.prompt, think=True) for role, prompt in tiny.roles.items()}
-    return Recipe("benchmark", roles, "last", tiny.stop, tiny.close, tiny.suffix, tiny.max_trace_tokens)
+    return replace(tiny, name="benchmark", roles=roles, readout="last")
 
 
 def folder_of(shape: Shape, cache: Path, *, image_tokens: int, device: str, dtype: torch.dtype) -> Path:

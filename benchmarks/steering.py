@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from tte_runtime.engine.request import EngineRequest
 from tte_runtime.inputs.items import Item
 from tte_runtime.inputs.prompt import PromptRenderer
@@ -25,11 +27,13 @@ class Steering:
     Attributes:
         unstoppable: no token ends a trace, so that it has exactly the length that is asked for.
         traces: text of an item -> its trace; such a request samples nothing and is fed the trace as given tokens.
+        as_prompt: those are read as part of the prompt, as a second pass reads them.
     """
 
     def __init__(self) -> None:
         self.unstoppable = False
         self.traces: Mapping[str, tuple[int, ...]] = {}
+        self.as_prompt = False
 
     @contextmanager
     def lengths(self, trace: int | None) -> Iterator[Think | None]:
@@ -41,8 +45,11 @@ class Steering:
             self.unstoppable = False
 
     @contextmanager
-    def given(self, batch: Sequence[Any], traces: Sequence[tuple[int, ...]]) -> Iterator[None]:
+    def given(
+        self, batch: Sequence[Any], traces: Sequence[tuple[int, ...]], *, as_prompt: bool = False
+    ) -> Iterator[None]:
         """Requests of the batch's items are fed these traces instead of writing their own."""
+        self.as_prompt = as_prompt
         self.traces = {item["text"]: trace for item, trace in zip(batch, traces, strict=True)}
         try:
             yield
@@ -57,7 +64,14 @@ class Steering:
             return request
         trace = self.traces[text]
         closing = () if not trace or trace[-1] in request.stop_ids else request.close_ids
-        return replace(request, max_trace_tokens=0, suffix_ids=trace + closing + request.suffix_ids)
+        after = trace + closing + request.suffix_ids
+        if not self.as_prompt:
+            return replace(request, max_trace_tokens=0, suffix_ids=after)
+        prompt_len = len(request.prompt_ids)
+        more = torch.arange(prompt_len, prompt_len + len(after)) + request.position_delta
+        positions = torch.cat([request.positions, more.expand(3, -1)], dim=1)
+        ids = request.prompt_ids + after
+        return replace(request, prompt_ids=ids, positions=positions, max_trace_tokens=0, suffix_ids=())
 
 
 class Steered:

@@ -6,22 +6,24 @@ there without the technique; it is part of the benchmark and of nothing else. Kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 
 from benchmarks.shapes import Shape
 from benchmarks.ways import ROLE, Runtime
 from benchmarks.workload import make_batch
+from tte_runtime import loading
 from tte_runtime.config import EngineConfig
 from tte_runtime.engine.sequence import Sequence
 from tte_runtime.models.spec import DecoderSpec
-from tte_runtime.ops import StepLayout, TorchOps
+from tte_runtime.ops import TorchOps, select_ops, torch_ops
+from tte_runtime.ops.matrices import Dense, Matrix, pack_matrix
 from tte_runtime.types import Think
 
 __all__ = ["SWITCHES", "Switch", "Work"]
@@ -41,9 +43,15 @@ def _twice(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]
     """Two passes in this engine: write the trace, forget everything, then read prompt and trace from the start."""
     written = _together(runtime, batch, think)
     runtime.embedder.clear_caches()
-    with runtime.steering.reread(batch, [tuple(result.trace_ids) for result in written]):
+    with runtime.steering.given(batch, [tuple(result.trace_ids) for result in written], as_prompt=True):
         read = _together(runtime, batch, None)
     return [_With(result.vector, trace.trace_ids) for result, trace in zip(read, written, strict=True)]
+
+
+def _full_depth(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]:
+    """Closing and suffix tokens run through layers that nothing reads."""
+    with patch.object(Sequence, "only_tapped", property(lambda sequence: False)):
+        return _together(runtime, batch, think)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +101,8 @@ class Switch:
 
     Attributes:
         name: for tables. work: where it can matter.
-        off: options of an engine without it. embed: how work is done without it.
-        patched: what is replaced while it is off: runtime -> a context.
+        off: options of an engine without it. embed: how work is handed to that engine; `None` as to the other.
+        loading: a context in which an engine without it is loaded.
         needs: "" where it can be switched here, given a resolved config, or why not.
     """
 
@@ -102,105 +110,83 @@ class Switch:
     work: Work
     off: dict[str, Any] = field(default_factory=dict)
     embed: Embed | None = None
-    patched: Callable[[Runtime], Any] | None = None
+    loading: Callable[[DecoderSpec], AbstractContextManager[Any]] = lambda spec: nullcontext()
     needs: Callable[[EngineConfig], str] = lambda config: ""
 
 
-class UnmergedOps(TorchOps):
-    """q, k, v, gate and up as products of their own, over the rows of the merged matrices."""
+class Unmerged:
+    """A merged matrix as products of its own for every part; see `tte_runtime.ops.matrices.Matrix`."""
 
-    def __init__(self, spec: DecoderSpec) -> None:
-        self._rows = [spec.num_heads * spec.head_dim, *[spec.num_kv_heads * spec.head_dim] * 2]
+    def __init__(self, parts: SequenceOf[Matrix], rows: SequenceOf[int]) -> None:
+        self._parts, self._rows = parts, list(rows)
 
-    def norm_linear(
-        self,
-        hidden: torch.Tensor,
-        norm: torch.Tensor,
-        eps: float,
-        weight: Any,
-        bias: torch.Tensor | None,
-        layout: StepLayout,
-    ) -> torch.Tensor:
-        """Three products instead of one."""
-        normed = self.rms_norm(hidden, norm, eps)
-        biases = bias.split(self._rows) if bias is not None else [None] * 3
-        return torch.cat([F.linear(normed, w, b) for w, b in zip(weight.split(self._rows), biases, strict=True)], -1)
+    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """One product a part."""
+        biases = bias.split(self._rows) if bias is not None else [None] * len(self._rows)
+        return torch.cat([part.times(x, own) for part, own in zip(self._parts, biases, strict=True)], dim=-1)
 
-    def norm_swiglu(
-        self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Any, layout: StepLayout
-    ) -> torch.Tensor:
-        """Two products instead of one."""
-        normed = self.rms_norm(hidden, norm, eps)
-        gate, up = (F.linear(normed, half) for half in gate_up.chunk(2))
-        return F.silu(gate) * up
+    def times_plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """As `times`, added."""
+        return residual + self.times(x)
 
 
-@contextmanager
-def _with_ops(runtime: Runtime, ops: TorchOps) -> Iterator[None]:
-    engine = runtime.pipeline.engine
-    stacks = [engine.decoder, *([engine.head.stack] if engine.head else [])]
-    before = [stack.ops for stack in stacks]
-    for stack in stacks:
-        stack.ops = ops
-    try:
-        yield
-    finally:
-        for stack, old in zip(stacks, before, strict=True):
-            stack.ops = old
+def _unmerged(spec: DecoderSpec) -> AbstractContextManager[Any]:
+    """q, k, v, gate and up are packed one by one."""
+    merged = {
+        spec.qkv_size: [spec.num_heads * spec.head_dim, *[spec.num_kv_heads * spec.head_dim] * 2],
+        2 * spec.intermediate_size: [spec.intermediate_size] * 2,
+    }
+
+    def pack(weight: torch.Tensor, weights: str) -> Matrix:
+        rows = merged.get(weight.shape[0])
+        if rows is None:
+            return pack_matrix(weight, weights)
+        return Unmerged([pack_matrix(part.contiguous(), weights) for part in weight.split(rows)], rows)
+
+    return patch.object(torch_ops, "pack_matrix", pack)
 
 
-def _unmerged(runtime: Runtime) -> Any:
-    return _with_ops(runtime, UnmergedOps(runtime.pipeline.engine.decoder.spec))
+def _unpacked(spec: DecoderSpec) -> AbstractContextManager[Any]:
+    return patch.object(torch_ops, "pack_matrix", lambda weight, weights: Dense(weight))
 
 
-def _full_depth(runtime: Runtime) -> Any:
-    return patch.object(Sequence, "only_tapped", property(lambda sequence: False))
+def _through_torch(name: str) -> Callable[[DecoderSpec], AbstractContextManager[Any]]:
+    """The kernels' backend is loaded with one of its methods in plain torch, on weights as they were before packing."""
 
-
-def _torch_method(name: str) -> Callable[[Runtime], Any]:
-    """The backend with one of its methods in plain torch, on the weights as they were before packing."""
-
-    def patched(runtime: Runtime) -> Any:
-        ops = runtime.pipeline.engine.decoder.ops
-        plain = getattr(TorchOps(), name)
-
-        def dense(value: Any) -> Any:
-            return getattr(value, "dense", value)
+    def load_with(config: EngineConfig) -> TorchOps:
+        ops, plain = select_ops(config), getattr(TorchOps(), name)
 
         def method(*arguments: Any, **options: Any) -> Any:
-            return plain(*map(dense, arguments), **options)
+            return plain(*(Dense(one.dense) if hasattr(one, "dense") else one for one in arguments), **options)
 
-        return patch.object(ops, name, method)
+        setattr(ops, name, method)
+        return ops
 
-    return patched
+    return lambda spec: patch.object(loading, "select_ops", load_with)
 
 
-def _dense_torch(config: EngineConfig) -> str:
-    if config.kernels != "torch":
-        return "the kernels' packed weights have no rows to take apart; measured on kernels=torch"
-    return ""
+def _torch(config: EngineConfig) -> str:
+    return "" if config.kernels == "torch" else "a form of the torch backend's weights, and kernels=triton runs here"
 
 
 def _kernels(config: EngineConfig) -> str:
-    return "" if config.kernels == "triton" else "fused kernels run on a GPU; here every op is plain torch already"
+    return "" if config.kernels == "triton" else "kernels run on a GPU; every op is plain torch here"
 
 
-def _graphs(config: EngineConfig) -> str:
-    if not config.device.startswith("cuda"):
-        return "CUDA graphs need a GPU"
-    return "" if GRAPHS in {one.name for one in fields(config)} else "this version of the engine captures no graphs"
+def _gpu(config: EngineConfig) -> str:
+    return "" if config.device.startswith("cuda") else "needs a GPU"
 
 
-GRAPHS = "graphs"
 FUSED = ("norm_linear", "norm_swiglu", "linear_residual", "rope_write_kv", "attention", "next_tokens", "pool_normalize")
 SWITCHES = (
     Switch("one pass", ONE, embed=_twice),
     Switch("prefix cache", BOARD, off={"prefix_cache": False}),
     Switch("vision cache", ORDERS, off={"vision_cache_mb": 0}),
     Switch("continuous batching", MANY, off={"max_batch_size": 1}),
-    Switch("merged weights", ONE, patched=_unmerged, needs=_dense_torch),
-    Switch("last tokens stop at the tap", ONE, patched=_full_depth),
-    Switch("graphs", ONE, off={GRAPHS: False}, needs=_graphs),
-    *(Switch(f"fused {name}", ONE, patched=_torch_method(name), needs=_kernels) for name in FUSED),
+    Switch("merged weights", ONE, loading=_unmerged, needs=_torch),
+    Switch("packed weights", ONE, loading=_unpacked, needs=_torch),
+    Switch("last tokens stop at the tap", ONE, embed=_full_depth),
+    Switch("steps that overlap", ONE, off={"overlap": False}, needs=_gpu),
+    Switch("CUDA graphs", ONE, off={"cuda_graphs": False}, needs=_gpu),
+    *(Switch(f"kernels of {name}", ONE, loading=_through_torch(name), needs=_kernels) for name in FUSED),
 )
-State = Literal["on", "off"]

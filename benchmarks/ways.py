@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +45,12 @@ ROLE: Any = "query"
 Traces = Sequence[tuple[int, ...]]
 
 
+class Embed(Protocol):
+    """Embeds a batch."""
+
+    def __call__(self, batch: list[Any], think: Think | None) -> list[Any]: ...
+
+
 @dataclass(frozen=True)
 class Way:
     """One way.
@@ -56,7 +62,7 @@ class Way:
     """
 
     name: str
-    embed: Callable[[list[Any], Think | None], list[Any]]
+    embed: Embed
     given: Callable[[list[Any], Traces], list[Any]]
     before: Callable[[], None]
     spent: Callable[[list[Any]], dict[str, float]]
@@ -85,14 +91,14 @@ class Runtime:
         writer = None if reasoner is None else LocalReasoner(reasoner, recipe=recipe)
         self.pipeline = load_system(folder, recipe, writer, None, options)
         self.embedder = Embedder(self.pipeline)
-        self._steering = steering
+        self.steering = steering
         self._steer(self.pipeline)
         if isinstance(self.pipeline.writer, LocalWriter):
             self._steer(self.pipeline.writer)
 
     def _steer(self, part: Pipeline | LocalWriter) -> None:
         """Put our renderer in the place of the one of a part that thinks or embeds."""
-        renderer: Any = Steered(part.model.renderer, self._steering)
+        renderer: Any = Steered(part.model.renderer, self.steering)
         part.model = replace(part.model, renderer=renderer)
 
     def way(self, name: str = OURS) -> Way:
@@ -102,7 +108,7 @@ class Runtime:
             return list(self.embedder.embed(batch, role=ROLE, think=think or False))
 
         def given(batch: list[Any], traces: Traces) -> list[Any]:
-            with self._steering.given(batch, traces):
+            with self.steering.given(batch, traces):
                 return embed(batch, None)
 
         return Way(name, embed, given, self.embedder.clear_caches, _spent)
@@ -164,17 +170,14 @@ class Loaded:
             attention="flash_attention_2" if name == FLASH else "sdpa",
         )
 
+        def embed(batch: list[Any], think: Think | None) -> list[Any]:
+            return list(way.embed(batch, ROLE, think))
+
         def given(batch: list[Any], traces: Traces) -> list[Any]:
             longest = max(len(trace) for trace in traces)
             return way.embed(batch, ROLE, Think(max_tokens=longest) if longest else None, traces)
 
-        return Way(
-            name,
-            lambda batch, think: way.embed(batch, ROLE, think),
-            given,
-            lambda: None,
-            lambda results: way.spent,
-        )
+        return Way(name, embed, given, lambda: None, lambda results: way.spent)
 
     def reference(self, batch: list[Any], traces: Traces, *, bare: bool) -> tuple[NDArray[np.float32], float]:
         """Vectors [B, E] of plain transformers in float32, one request at a time, and how far others may be off.
