@@ -73,7 +73,7 @@ class Grid:
             yield Item(STAGE, name, partial(self._measure, cell))
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
-        loaded = self._load(cell.image)
+        loaded = self.load(cell.image)
         found, missing = loaded.ways(self.ways)
         sizes = sizes_of(loaded.plain.model, loaded.plain.head)
         row = measure(
@@ -92,7 +92,8 @@ class Grid:
             "weights_mib": sizes.weight_bytes / 2**20,
         }
 
-    def _load(self, image: int) -> Loaded:
+    def load(self, image: int) -> Loaded:
+        """The model, with a processor for pictures of so many tokens; it stays loaded until another is asked for."""
         dtype = DTYPES[self.dtype]
         folder = folder_of(self.shape, self.models, image_tokens=image, device=self.device, dtype=dtype)
         if folder != self._folder:

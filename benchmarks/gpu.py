@@ -4,10 +4,11 @@
 
 Stages, in order: `parity` (every case of every op against its reference, in bf16 first), `bits` (rows alone and
 among others have equal bits, in bf16), `ceiling` (bandwidth of a copy), `kernels` (time of every model shape in
-bf16, L2-cold, in a CUDA graph, as a share of that ceiling, beside torch's own libraries). An op whose parity failed
-is not timed. Each result is appended to DIR/gpu.jsonl as it comes; when the budget is spent the command ends with
-status 3, and the same command goes on from there. Progress goes to stderr, the table to stdout. Needs a GPU. It does
-not know any op: it reads the registry of tte_kernels.
+bf16, L2-cold, in a CUDA graph, as a share of that ceiling, beside torch's own libraries), `decode` (a decode step of
+Qwen2-VL-2B's shape at batch 1, 8 and 32) and `embed` (one request of it end to end, against plain transformers in two
+passes). What fails its parity is not timed. Each result is appended to DIR/gpu.jsonl as it comes; when the budget is
+spent the command ends with status 3, and the same command goes on from there. Progress goes to stderr, the table to
+stdout. Needs a GPU; the last two stages need transformers too. It does not know any op: it reads the registry.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import torch
 
 from benchmarks.core import graph_timing
 from benchmarks.core.machine import machine
+from benchmarks.core.options import MODELS
 from benchmarks.core.results import Results
 from benchmarks.core.work import INCOMPLETE, Item, run_items
-from benchmarks.peers import peers_of
+from benchmarks.op_peers import peers_of
 from tte_kernels import set_pdl
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import invariance_error, parity_error
@@ -159,8 +161,10 @@ def _chosen(names: str) -> list[Op]:
 @click.option("--budget", default=480.0, show_default=True, help="Seconds after which no new work begins.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of gpu.jsonl; the same resumes.")
 @click.option("--ops", default="", help="Comma-separated names; default: all.")
+@click.option("--models", type=click.Path(path_type=Path), default=MODELS, help="Folder of random checkpoints.")
+@click.option("--kernels-only", is_flag=True, help="Leave the stages out that need transformers.")
 @click.option("--pdl", is_flag=True, help="Programmatic dependent launch (compute capability 9.0).")
-def main(budget: float, out: Path, ops: str, pdl: bool) -> None:
+def main(budget: float, out: Path, ops: str, models: Path, kernels_only: bool, pdl: bool) -> None:
     """Prove every kernel on the GPU, then measure them. Exit status: 0 done, 1 a proof failed, 2 refused, 3 go on."""
     chosen = _chosen(ops)
     if not torch.cuda.is_available():
@@ -169,8 +173,14 @@ def main(budget: float, out: Path, ops: str, pdl: bool) -> None:
         set_pdl(True)
     results = Results(out / "gpu.jsonl", machine("cuda", pdl=pdl))
     items = [*parity_items(chosen), *bits_items(chosen), *kernel_items(chosen, results)]
+    if not kernels_only:
+        from benchmarks import gpu_embed  # a machine with bare torch measures kernels
+
+        items += gpu_embed.EndToEnd(models).items()
     left = run_items(items, results, budget)
     click.echo(table(results))
+    if not kernels_only:
+        click.echo("\n" + gpu_embed.table(results.stage("decode"), results.stage("embed")))
     if left:
         click.echo(f"{left} items left: run the same command again.", err=True)
         sys.exit(INCOMPLETE)

@@ -1,7 +1,7 @@
 """Techniques of the runtime, each with the smallest honest way to do without it, and work on which it can matter.
 
-Where the product has an option, the option is used. Where it has none, what is here stands in for the code that would be
-there without the technique; it is part of the benchmark and of nothing else. Knows the runtime; measures nothing.
+Where the product has an option, the option is used. Where it has none, what is here stands in for the code that would
+be there without the technique; it is part of the benchmark and of nothing else. Knows the runtime; measures nothing.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 
 from tte_kernels._inputs import map_tensors
 
-__all__ = ["Timing", "copies_for", "copy_ceiling", "nbytes", "time_calls"]
+__all__ = ["MIN_COPIES", "Captured", "Timing", "copies_for", "copy_ceiling", "nbytes", "time_calls"]
 
 MIN_COPIES, MAX_COPIES = 8, 256
 MIN_CALLS = 200  # in a graph, so that its own start is lost among them
@@ -53,22 +53,39 @@ def copies_for(size: int, l2: int, free: int) -> int:
     return max(1, min(wanted, free // 2 // max(size, 1)))
 
 
-def time_calls(calls: Sequence[Callable[[], Any]]) -> Timing:
-    """Captures all calls, in order and repeated to at least 200, in one CUDA graph and replays it.
+class Captured:
+    """All calls, in order and repeated to at least 200, in one CUDA graph.
 
     The calls must launch on the current stream and never wait for the device.
+
+    Attributes:
+        count: calls in the graph.
     """
-    calls = list(calls) * math.ceil(MIN_CALLS / len(calls))
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # compiles, and lets libraries allocate their workspaces, before the capture
-        for call in calls[:3]:
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
+
+    def __init__(self, calls: Sequence[Callable[[], Any]]) -> None:
+        calls = list(calls) * math.ceil(MIN_CALLS / len(calls))
+        self.count = len(calls)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles, and lets libraries allocate workspaces, before the capture
+            for call in calls[:3]:
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            for call in calls:
+                call()
+
+    def run(self) -> None:
+        """Replay and wait."""
+        self.graph.replay()
+        torch.cuda.synchronize()
+
+
+def time_calls(calls: Sequence[Callable[[], Any]]) -> Timing:
+    """Captures the calls and replays their graph; see `Captured`."""
+    captured = Captured(calls)
+    graph = captured.graph
     for _ in range(3):
         graph.replay()
     events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPLAYS)]
@@ -77,9 +94,9 @@ def time_calls(calls: Sequence[Callable[[], Any]]) -> Timing:
         graph.replay()
         end.record()
     torch.cuda.synchronize()
-    each = sorted(start.elapsed_time(end) * 1e3 / len(calls) for start, end in events)
+    each = sorted(start.elapsed_time(end) * 1e3 / captured.count for start, end in events)
     quantiles = statistics.quantiles(each, n=5, method="inclusive")
-    return Timing(quantiles[0], statistics.median(each), quantiles[3], len(calls))
+    return Timing(quantiles[0], statistics.median(each), quantiles[3], captured.count)
 
 
 def copy_ceiling(size: int = 1 << 30) -> dict[str, float]:

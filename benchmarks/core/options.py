@@ -11,7 +11,7 @@ import click
 
 from benchmarks.core.machine import ROOT
 
-__all__ = ["Rates", "Whole", "budget_option", "out_option", "place_options"]
+__all__ = ["MODELS", "Rates", "Whole", "budget_option", "out_option", "place_options"]
 
 MODELS = Path(tempfile.gettempdir()) / "tte-benchmark-models"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])

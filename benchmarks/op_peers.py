@@ -24,15 +24,15 @@ Peers = dict[str, Callable[[], Any]]
 def _linear(inputs: Inputs, case: Case) -> Peers:
     x, weight, bias, residual = inputs["x"], inputs["weight"], inputs.get("bias"), inputs.get("residual")
     if residual is None:
-        return {"cublas": lambda: F.linear(x, weight, bias)}
-    return {"cublas + add": lambda: F.linear(x, weight, bias) + residual}
+        return {"F.linear": lambda: F.linear(x, weight, bias)}
+    return {"F.linear": lambda: F.linear(x, weight, bias) + residual}
 
 
 def _decode_linear(inputs: Inputs, case: Case) -> Peers:
     """The product alone, in 16-bit weights: norm, residual and SwiGLU would each be a launch more."""
     x = inputs["x"]
     weight = torch.randn(case.dims["O"], case.dims["I"], device=x.device, dtype=x.dtype)
-    return {"cublas, product alone": lambda: F.linear(x, weight)}
+    return {"F.linear alone": lambda: F.linear(x, weight)}
 
 
 def _rms_norm(inputs: Inputs, case: Case) -> Peers:
@@ -41,11 +41,11 @@ def _rms_norm(inputs: Inputs, case: Case) -> Peers:
     def call() -> torch.Tensor:
         return F.rms_norm(x if residual is None else x + residual, weight.shape, weight, eps)
 
-    return {"torch": call}
+    return {"F.rms_norm": call}
 
 
 def _sample(inputs: Inputs, case: Case) -> Peers:
-    return {"cublas + argmax": lambda: F.linear(inputs["hidden"], inputs["weight"]).argmax(-1)}
+    return {"F.linear + argmax": lambda: F.linear(inputs["hidden"], inputs["weight"]).argmax(-1)}
 
 
 def _extend_attention(inputs: Inputs, case: Case) -> Peers:
@@ -59,7 +59,9 @@ def _extend_attention(inputs: Inputs, case: Case) -> Peers:
 
     def call(backend: SDPBackend) -> torch.Tensor:
         with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=inputs["scale"], enable_gqa=True)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=inputs["scale"], enable_gqa=True)[
+                0
+            ].transpose(0, 1)
 
     backends = {"sdpa-flash": SDPBackend.FLASH_ATTENTION, "sdpa-cudnn": SDPBackend.CUDNN_ATTENTION}
     return {name: partial(call, backend) for name, backend in backends.items()}

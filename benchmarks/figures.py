@@ -1,0 +1,194 @@
+"""Draws the pictures of docs/benchmarks.md from files of results, and from nothing else.
+
+    python -m benchmarks.figures
+
+A picture whose rows are not there is not drawn, and the command says so. Knows rows and matplotlib; measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.core.machine import ROOT
+from benchmarks.core.results import Row, read_rows
+
+__all__ = ["draw_ratios", "draw_roofline", "draw_waterfall", "main"]
+
+COLOURS = ("#0b6e6e", "#b3261e", "#c98a1b", "#5b6ee1", "#8a5a9e", "#4c4a45", "#98b8a8", "#d9a5a0", "#7fb3d5", "#b5b1a6")
+INK, SOFT, LINE = "#1c1b19", "#63605a", "#e2ded5"
+ORDER = (
+    *("preprocess", "reasoner", "vision", "prefill", "generate", "decode", "second pass", "last forward"),
+    *("readout", "host"),
+)
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.size": 10, "axes.edgecolor": SOFT, "text.color": INK, "svg.hashsalt": "tte"}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color=LINE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _where(row: Row) -> str:
+    machine = row["machine"]
+    place = machine.get("threads")
+    threads = "" if place is None else f", {place} thread{'s' * (place != 1)}"
+    return f"{machine['device']}{threads}; torch {machine['torch']}; {machine['commit'][:7]}, {row['date'][:10]}"
+
+
+def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
+    """Stages of one request, a bar a way, of the last row that has them for each shape; False where no row has."""
+    latest = {row["shape"]: row for row in rows if row.get("ok") and row.get("breakdown")}
+    if not latest:
+        return False
+    bars = [(f"{shape}\n{way}", stages) for shape, row in latest.items() for way, stages in row["breakdown"].items()]
+    figure, axes = _axes(9, 0.8 + 0.55 * len(bars))
+    seen: set[str] = set()
+    for place, (_, stages) in enumerate(reversed(bars)):
+        left, total = 0.0, sum(stages.values())
+        for number, stage in enumerate(ORDER):
+            ms = stages.get(stage, 0.0)
+            label = stage if ms and stage not in seen else None
+            seen |= {stage} if ms else set()
+            axes.barh(place, ms / total, left=left, color=COLOURS[number % len(COLOURS)], label=label, height=0.62)
+            left += ms / total
+        axes.text(1.01, place, f"{total:.1f} ms", va="center", fontsize=9)
+    axes.set_yticks(range(len(bars)), [name for name, _ in reversed(bars)])
+    axes.set_xlim(0, 1.14)
+    axes.set_xlabel("share of one request's time")
+    axes.set_title(_where(next(iter(latest.values()))), fontsize=8, color=SOFT)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    _save(figure, path)
+    return True
+
+
+def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
+    """How many times our time each way takes, with its interval, over trace length, a line a way and batch."""
+    found: dict[tuple[str, str, int], dict[float, tuple[list[float], float]]] = {}
+    last: Row | None = None
+    for row in rows:
+        for way, figures in row.get("ways", {}).items():
+            if way != "ours" and "ratio" in figures and "computed" in row["ways"]["ours"]:
+                key = (row["shape"], way, row["cell"]["batch"])
+                trace = row["ways"]["ours"]["counts"]["trace"]
+                found.setdefault(key, {})[trace] = (figures["ratio"], figures["p50"])
+                last = row
+    if last is None:
+        return False
+    figure, axes = _axes(9, 4.2)
+    ways = sorted({(shape, way) for shape, way, _ in found})
+    batches = sorted({batch for *_, batch in found})
+    for (shape, way, batch), points in sorted(found.items()):
+        traces = sorted(points)
+        values, lows, highs = zip(*(points[trace][0] for trace in traces), strict=True)
+        errors = [
+            [v - low for v, low in zip(values, lows, strict=True)],
+            [high - v for v, high in zip(values, highs, strict=True)],
+        ]
+        marker = "os^Dv"[batches.index(batch) % 5]
+        colour = COLOURS[ways.index((shape, way)) % len(COLOURS)]
+        axes.errorbar(
+            traces, values, yerr=errors, marker=marker, color=colour, capsize=2, label=f"{shape}, {way}, batch {batch}"
+        )
+    axes.axhline(1, color=INK, linewidth=1)
+    axes.set_xlabel("tokens of the trace")
+    axes.set_ylabel("times our time (over 1: we are faster)")
+    axes.set_title(_where(last), fontsize=8, color=SOFT)
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    _save(figure, path)
+    return True
+
+
+def draw_roofline(rows: Sequence[Row], path: Path) -> bool:
+    """Every op's cases under the measured ceilings, a mark an op: our kernels where there are any, else torch forms."""
+    measured = [row for row in rows if row["stage"] == "ops" and row.get("ok")]
+    name = "ours" if any(row["way"] == "ours" for row in measured) else "torch form"
+    latest = {row["key"]: row for row in measured if row["way"] == name and row["flops"] and row["us_p50"]}
+    if not latest:
+        return False
+    figure, axes = _axes(9, 4.6)
+    ops = sorted({row["op"] for row in latest.values()})
+    for number, op in enumerate(ops):
+        own = [row for row in latest.values() if row["op"] == op]
+        x = [row["flops"] / row["bytes"] for row in own]
+        y = [row["tflop_per_s"] for row in own]
+        axes.scatter(x, y, s=26, color=COLOURS[number % len(COLOURS)], marker="os^Dv<>p"[number % 8], label=op)
+    last = next(reversed(latest.values()))
+    bandwidth, peak = last["ceiling_gb_per_s"] / 1000, last["ceiling_tflop_per_s"]
+    left = min(row["flops"] / row["bytes"] for row in latest.values()) / 2
+    right = max(2 * peak / bandwidth, 2 * max(row["flops"] / row["bytes"] for row in latest.values()))
+    axes.plot([left, peak / bandwidth, right], [left * bandwidth, peak, peak], color=INK, linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("operations a byte that must move")
+    axes.set_ylabel("TFLOP/s")
+    axes.set_title(f"{name}, {last['dtype']}; {_where(last)}", fontsize=8, color=SOFT)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    _save(figure, path)
+    return True
+
+
+def draw_load(rows: Sequence[Row], path: Path) -> bool:
+    """Requests a second that met the objective, over those that came, a line a system."""
+    found: dict[str, dict[float, float]] = {}
+    last: Row | None = None
+    for row in rows:
+        if row["stage"] == "load" and row.get("ok"):
+            arrived = len(row["ms"]) / row["seconds"]
+            found.setdefault(row["system"], {})[arrived] = row["goodput"]
+            last = row
+    if last is None:
+        return False
+    figure, axes = _axes(9, 4.0)
+    for number, (system, points) in enumerate(found.items()):
+        arrived = sorted(points)
+        axes.plot(
+            arrived, [points[one] for one in arrived], marker="os^Dv"[number % 5], color=COLOURS[number], label=system
+        )
+    most = max(max(points) for points in found.values())
+    axes.plot([0, most], [0, most], color=LINE, linewidth=1.5)
+    axes.set_xlabel("requests that arrived a second")
+    axes.set_ylabel(f"answered within {last['objective_ms']:.0f} ms, a second")
+    axes.set_title(_where(last), fontsize=8, color=SOFT)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+    return True
+
+
+PICTURES: dict[str, tuple[str, Callable[[Sequence[Row], Path], bool]]] = {
+    "waterfall.png": ("embed.jsonl", draw_waterfall),
+    "ratios.png": ("embed.jsonl", draw_ratios),
+    "load.png": ("load.jsonl", draw_load),
+    "roofline.png": ("ops.jsonl", draw_roofline),
+}
+
+
+@click.command(help=__doc__)
+@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results")
+@click.option("--pictures", type=click.Path(path_type=Path), default=ROOT / "docs" / "pictures" / "benchmarks")
+def main(results: Path, pictures: Path) -> None:
+    for name, (source, draw) in PICTURES.items():
+        path = results / source
+        if path.is_file() and draw(read_rows(path), pictures / name):
+            click.echo(pictures / name)
+        else:
+            click.echo(f"{name} is not drawn: {path} has no rows for it.", err=True)
+
+
+if __name__ == "__main__":
+    main()

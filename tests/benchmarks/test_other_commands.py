@@ -1,0 +1,124 @@
+"""Ablation, ops, comparison, pictures and the GPU command's last stages: on made rows, and each once for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import ablation, compare, figures, gpu_embed, switches
+from benchmarks.core.machine import ROOT
+from benchmarks.core.results import Results, read_rows
+
+MACHINE = {"device": "test", "threads": 2, "torch": "2", "commit": "abcdef012"}
+WAYS = {
+    "ours": {"ms": [10.0, 11.0, 10.5] * 5, "p50": 10.5, "computed": 20, "counts": {"trace": 9.0}, "ratio": [1, 1, 1]},
+    "two-pass": {"ms": [20.0, 22.0, 21.0] * 5, "p50": 21.0, "ratio": [2.0, 1.9, 2.1]},
+}
+
+
+def embed_row(path: Path, machine: dict[str, Any] = MACHINE, slower: float = 1.0, batch: int = 1) -> None:
+    ways = json.loads(json.dumps(WAYS))
+    ways["ours"]["ms"] = [slower * ms for ms in ways["ours"]["ms"]]
+    stages = {"ours": {"prefill": 4.0, "decode": 6.0}, "two-pass": {"generate": 15.0, "second pass": 6.0}}
+    cell = {"image": 16, "trace": None, "batch": batch}
+    values = {"ok": True, "shape": "tte-tiny", "cell": cell, "ways": ways, "breakdown": stages}
+    Results(path, machine).add("embed", f"tte-tiny/batch={batch}/{'+'.join(ways)}", values)
+
+
+def compared(before: Path, after: Path, *options: str) -> Any:
+    return CliRunner().invoke(compare.main, [str(before), str(after), *options])
+
+
+def test_only_what_changed_beyond_noise_is_shown(tmp_path: Path) -> None:
+    before, after = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    embed_row(before)
+    embed_row(after, MACHINE | {"commit": "fedcba"}, slower=1.3)
+    embed_row(after, MACHINE, batch=8)
+    Results(before, MACHINE).add("load", "x", {"ok": True, "ms": [5.0, None, 6.0]})
+    Results(before, MACHINE).add("parity", "x", {"ok": False, "error": "off"})
+    done = compared(before, after)
+    assert done.exit_code == 0 and done.stdout.count("\n| embed") == 1
+    assert "| embed/tte-tiny/batch=1/ours | 10.500 | 13.650 | 1.30 [" in done.stdout and "| slower |" in done.stdout
+    assert "1 of 2 figures changed by 2 % or more" in done.stdout
+    assert "commit: abcdef012 -> abcdef012" not in done.stderr and "only before: load/x" in done.stderr
+    assert "0 of 2 figures" in compared(before, after, "--least", "40").stdout
+    assert "0 of 3 figures" in compared(before, before).stdout
+    broken = tmp_path / "c.jsonl"
+    broken.write_text("no json\n")
+    assert compared(before, broken).exit_code == 2
+
+
+def test_pictures_come_from_files_and_only_from_them(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    embed_row(results / "embed.jsonl")
+    load = {"ok": True, "system": "ours", "seconds": 2, "ms": [5.0, None], "goodput": 0.5, "objective_ms": 100.0}
+    Results(results / "load.jsonl", MACHINE).add("load", "x", load)
+    done = CliRunner().invoke(figures.main, ["--results", str(results), "--pictures", str(tmp_path / "drawn")])
+    assert done.exit_code == 0, done.output
+    drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert drawn == ["load.png", "ratios.png", "waterfall.png"] and "roofline.png is not drawn" in done.stderr
+    assert all((tmp_path / "drawn" / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
+
+
+def test_ops_are_judged_and_timed(tmp_path: Path) -> None:
+    rows = tmp_path / "ops.jsonl"
+    options = ["--benchmark-only", "-q", "--rows", str(rows), "-p", "no:cacheprovider", "-p", "no:xdist"]
+    chosen = "pool_normalize/tte_tiny-S1 or rms_norm/tte_tiny-T1/ or rope_write_kv/tte_tiny-T1/"
+    command = [sys.executable, "-m", "pytest", "benchmarks", *options, "-k", chosen.replace("/", "")]
+    command[-1] = "tte_tiny-S1/torch or tte_tiny-T1/"
+    done = subprocess.run([*command, "--benchmark-max-time=0.01"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {row["key"]: row for row in read_rows(rows)}
+    assert {"pool_normalize/tte_tiny-S1/torch form", "rms_norm/tte_tiny-T1/F.rms_norm"} <= set(found)
+    for row in found.values():
+        assert row["copies"] >= 8 and row["gb_per_s"] == pytest.approx(row["bytes"] / row["us_p50"] / 1e3)
+        assert row["share_of_bandwidth"] == pytest.approx(row["gb_per_s"] / row["ceiling_gb_per_s"])
+    assert figures.draw_roofline(list(found.values()), tmp_path / "roof.png")
+
+
+def test_every_technique_is_switched_off_or_says_why_not(tmp_path: Path) -> None:
+    options = ["--rounds", "2", "--trace", "3", "--out", str(tmp_path / "a.jsonl")]
+    done = CliRunner().invoke(ablation.main, options)
+    assert done.exit_code == 0, done.output
+    rows = {row["switch"]: row for row in read_rows(tmp_path / "a.jsonl")}
+    assert list(rows) == [switch.name for switch in switches.SWITCHES]
+    measured = [name for name, row in rows.items() if "sides" in row]
+    assert {"one pass", "prefix cache", "vision cache", "merged weights"} <= set(measured)
+    assert all(len(rows[name]["sides"]["off"]["ms"]) == 2 for name in measured)
+    assert "| CUDA graphs | one request | not applicable here: needs a GPU |" in done.stdout
+
+
+def test_a_technique_whose_loss_changes_the_vectors_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(runtime: Any, batch: list[Any], think: Any) -> list[Any]:
+        return list(runtime.embedder.embed(batch, role="document", think=False))
+
+    wrong = switches.Switch("wrong", switches.ONE, embed=other)
+    monkeypatch.setattr(ablation, "SWITCHES", (wrong,))
+    done = CliRunner().invoke(ablation.main, ["--rounds", "2", "--trace", "0", "--out", str(tmp_path / "a.jsonl")])
+    (row,) = read_rows(tmp_path / "a.jsonl")
+    assert done.exit_code == 1 and not row["ok"] and not row["sides"]
+    assert "| wrong | one request | not timed, parity failed" in done.stdout
+
+
+def test_the_last_stages_of_the_gpu_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_embed, "IMAGE", 16)
+    monkeypatch.setattr(gpu_embed, "TRACE", 3)
+    monkeypatch.setattr(gpu_embed, "SHORT", 1)
+    monkeypatch.setattr(gpu_embed, "LONG", 3)
+    stages = gpu_embed.EndToEnd(tmp_path, device="cpu", dtype="float32", shape="tte-tiny", batches=(1, 2), rounds=2)
+    results = Results(tmp_path / "gpu.jsonl", MACHINE)
+    for item in stages.items():
+        assert results.add(item.stage, item.key, item.work())["ok"]
+    stages.close()
+    decode = results.stage("decode")
+    assert [len(row["ms"]) for row in decode.values()] == [2, 2] and all(row["floor_ms"] > 0 for row in decode.values())
+    text = gpu_embed.table(decode, results.stage("embed"))
+    assert "tte-tiny/float32/batch=2" in text and "| two-pass |" in text
