@@ -39,8 +39,9 @@ docs: $(VENV)/installed-dev  ## what is generated from code: docs/cli.md, kernel
 	$(BIN)/python docs/cli.py > docs/cli.md
 	$(BIN)/python -m tte_kernels.readme --write
 
-figures: $(VENV)/installed-dev
+figures: $(VENV)/installed-dev  ## every picture: of the README from a run, of docs/benchmarks.md from results
 	$(BIN)/python docs/pictures/make.py
+	$(BIN)/python -m benchmarks.figures
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

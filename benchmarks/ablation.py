@@ -78,7 +78,7 @@ class Ablation:
     def _load(self, switch: Switch | None = None) -> Runtime:
         device, dtype = self.config.device, self.config.torch_dtype
         folder = folder_of(self.shape, self.models, image_tokens=self.image, device=device, dtype=dtype)
-        options = {"device": device, "dtype": self.config.dtype, "kernels": self.config.kernels}
+        options: dict[str, Any] = {"device": device, "dtype": self.config.dtype, "kernels": self.config.kernels}
         if switch is None:
             return Runtime(folder, recipe_of(self.shape), self.steering, **options)
         with switch.loading(decoder_spec(read_config(folder))):
@@ -106,7 +106,7 @@ class Ablation:
         for arm in arms:
             arm.before()
             results.append(arm.embed(batch))
-        pairs = [(a, b) for a, b in zip(*results, strict=True) if tuple(a.trace_ids) == tuple(b.trace_ids)]  # type: ignore[call-overload]
+        pairs = [(a, b) for a, b in zip(*results, strict=True) if tuple(a.trace_ids) == tuple(b.trace_ids)]
         if not pairs:
             return {OFF: "parity failed: no trace is the same without it"}
         error = max(float(np.abs(a.vector - b.vector).max()) for a, b in pairs)

@@ -62,7 +62,7 @@ def test_turns_rotate_and_keep_the_order_of_the_arms() -> None:
     calls: list[str] = []
 
     def arm(name: str) -> Arm:
-        return Arm(name, lambda item: calls.append(name), lambda: calls.append("before"))  # type: ignore[arg-type,return-value]
+        return Arm(name, lambda item: calls.append(name), lambda: calls.append("before"))
 
     seconds = take_turns([arm("a"), arm("b"), arm("c")], None, turn=4)
     assert calls == ["before", "b", "before", "c", "before", "a"]

@@ -95,7 +95,7 @@ def test_pictures_have_the_tokens_that_are_asked_for(tokens: int, size: tuple[in
 
 def test_a_failure_is_not_timed_nor_is_the_first_alone() -> None:
     calls: list[str] = []
-    arms = [Arm(name, lambda item, name=name: calls.append(name)) for name in "abc"]  # type: ignore[arg-type]
+    arms = [Arm(name, lambda item, name=name: calls.append(name)) for name in "abc"]
     ms = contest(arms, None, {"b": "off"}, rounds=3)
     assert list(ms) == ["a", "c"] and len(ms["a"]) == 3 and calls == ["a", "c"] * 2 + ["c", "a", "a", "c"]
     assert contest(arms, None, {"b": "off", "c": "off"}, rounds=3) == {}

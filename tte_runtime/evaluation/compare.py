@@ -37,12 +37,12 @@ class Arm:
 
     Attributes:
         name: for tables.
-        embed: item -> vector and trace; this is what is timed.
+        embed: item -> what `compare` takes as `Embedded`, other judges as they like; this is what is timed.
         before: called before every `embed`, outside the clock: empties caches, for instance.
     """
 
     name: str
-    embed: Callable[[Any], Embedded]
+    embed: Callable[[Any], Any]
     before: Callable[[], None] = lambda: None
 
 
