@@ -39,9 +39,10 @@ docs: $(VENV)/installed-dev  ## what is generated from code: docs/cli.md, kernel
 	$(BIN)/python docs/cli.py > docs/cli.md
 	$(BIN)/python -m tte_kernels.readme --write
 
-figures: $(VENV)/installed-dev  ## every picture: of the README from a run, of docs/benchmarks.md from results
+figures: $(VENV)/installed-dev  ## pictures of the README from a run; pictures and tables of benchmarks from results
 	$(BIN)/python docs/pictures/make.py
 	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -153,8 +153,8 @@ def _unpacked(spec: DecoderSpec) -> AbstractContextManager[Any]:
 def _through_torch(name: str) -> Callable[[DecoderSpec], AbstractContextManager[Any]]:
     """The kernels' backend is loaded with one of its methods in plain torch, on weights as they were before packing."""
 
-    def load_with(config: EngineConfig) -> TorchOps:
-        ops, plain = select_ops(config), getattr(TorchOps(), name)
+    def load_with(config: EngineConfig, **shape: int) -> TorchOps:
+        ops, plain = select_ops(config, **shape), getattr(TorchOps(), name)
 
         def method(*arguments: Any, **options: Any) -> Any:
             return plain(*(Dense(one.dense) if hasattr(one, "dense") else one for one in arguments), **options)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import ablation, compare, figures, gpu_embed, switches
+from benchmarks import ablation, compare, figures, gpu_embed, report, switches
 from benchmarks.core.machine import ROOT
 from benchmarks.core.results import Results, read_rows
 
@@ -64,6 +64,19 @@ def test_pictures_come_from_files_and_only_from_them(tmp_path: Path) -> None:
     drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
     assert drawn == ["load.png", "ratios.png", "waterfall.png"] and "roofline.png is not drawn" in done.stderr
     assert all((tmp_path / "drawn" / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
+
+
+def test_the_page_of_tables_shows_the_last_machine_only(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    old = {"ok": False, "error": "old", "system": "ours", "rate": 1}
+    Results(results / "load.jsonl", MACHINE | {"commit": "old"}).add("load", "x", old)
+    new = {"ok": True, "system": "ours", "rate": 2, "goodput": 1.5, "share": 0.75, "objective_ms": 100.0}
+    new |= {"p50": 40.0, "p95": 90.0, "p99": None, "corpus_per_s": 3.0}
+    Results(results / "load.jsonl", MACHINE).add("load", "y", new)
+    done = CliRunner().invoke(report.main, ["--results", str(results), "--out", str(tmp_path / "measured.md")])
+    text = (tmp_path / "measured.md").read_text()
+    assert done.exit_code == 0 and "| 2 | ours | 1.50 | 75% | 40 | 90 | over 100 | 3.00 |" in text
+    assert "not timed" not in text and "commit abcdef012" in text and "## Ops" not in text
 
 
 def test_ops_are_judged_and_timed(tmp_path: Path) -> None:
