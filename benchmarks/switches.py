@@ -173,6 +173,10 @@ def _kernels(config: EngineConfig) -> str:
     return "" if config.kernels == "triton" else "kernels run on a GPU; every op is plain torch here"
 
 
+def _threads(config: EngineConfig) -> str:
+    return "" if config.device == "cpu" and config.threads != 1 else "one thread is all that runs here"
+
+
 def _gpu(config: EngineConfig) -> str:
     return "" if config.device.startswith("cuda") else "needs a GPU"
 
@@ -186,6 +190,7 @@ SWITCHES = (
     Switch("merged weights", ONE, loading=_unmerged, needs=_torch),
     Switch("packed weights", ONE, loading=_unpacked, needs=_torch),
     Switch("last tokens stop at the tap", ONE, embed=_full_depth),
+    Switch("more than one thread", ONE, off={"threads": 1}, needs=_threads),
     Switch("steps that overlap", ONE, off={"overlap": False}, needs=_gpu),
     Switch("CUDA graphs", ONE, off={"cuda_graphs": False}, needs=_gpu),
     *(Switch(f"kernels of {name}", ONE, loading=_through_torch(name), needs=_kernels) for name in FUSED),
