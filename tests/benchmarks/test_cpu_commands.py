@@ -1,4 +1,4 @@
-"""benchmarks.cpu and benchmarks.formats: parity before time, a line a way, and what they write."""
+"""benchmarks.cpu, benchmarks.formats and benchmarks.tiny: parity before time, a line a way, and what they write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from benchmarks import cpu, formats
+from benchmarks import cpu, formats, tiny
 from tte_runtime.models.checkpoint import find_folder
 
 
@@ -77,3 +77,13 @@ def test_formats_gives_loss_and_time_of_each(tmp_path: Path) -> None:
     assert rows["float32"]["same_traces"] == 1
     for row in rows.values():
         assert row["cosine_of_same_traces"] > 0.95 and row["ms"]["p50"] > 0
+
+
+def test_tiny_compares_ours_with_both_kinds_of_plain(tmp_path: Path) -> None:
+    out = tmp_path / "tiny.jsonl"
+    arguments = ["--per-kind", "1", "--rounds", "1", "--threads", "1", "--out", str(out)]
+    done = CliRunner().invoke(tiny.main, arguments)
+    assert done.exit_code == 0, done.output
+    rows = {row["key"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert len(rows) == 3
+    assert all(row["max_error"] < 1e-5 and len(row["seconds"]) == 1 for row in rows.values())
