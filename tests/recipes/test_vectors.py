@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from recipe_authors import IMAGE, PAD, SYSTEM, Plain
-from recipe_checkpoints import load
+from recipe_checkpoints import build, byte_tokenizer, load, save_processor
 
 from tte_runtime import Embedder, Think
 from tte_runtime.evaluation.plain import PlainEmbedder
@@ -34,6 +36,27 @@ def test_vlm2vec(checkpoints: Callable[..., Path], pictures: list[Image.Image]) 
             assert np.abs(vector - plain.last_token(prompt, images, words_positions=True)).max() < CLOSE
         on_a_grid = plain.last_token(cases[1][1], pictures[:1])
         assert np.abs(vectors[1] - on_a_grid).max() > 1e-3  # what transformers 5 does by itself is another vector
+
+
+def test_vlm2vec_as_it_is_published(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    """A LoRA adapter beside a tokenizer and a processor of its own; the base is known by its name."""
+    base, folder = build(tmp_path / "Qwen2-VL-2B-Instruct", "qwen2_vl"), tmp_path / "VLM2Vec-V2.0"
+    model = get_peft_model(load(base), LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"]))
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    byte_tokenizer(()).save_pretrained(folder)
+    save_processor(folder, "qwen2_vl")
+    plain = Plain(PeftModel.from_pretrained(load(base), folder).merge_and_unload(), folder)
+    with Embedder.from_pretrained(folder) as embedder, Embedder.from_pretrained(base, recipe="vlm2vec") as without:
+        assert embedder.recipe == without.recipe
+        item = {"image": pictures[0], "text": "what?", "instruction": "Look."}
+        vector = embedder.encode(item)
+        expected = plain.last_token(f"{PAD} Look. what?", pictures[:1], words_positions=True)
+        assert np.abs(vector - expected).max() < CLOSE
+        assert np.abs(vector - without.encode(item)).max() > 1e-3
 
 
 def test_gme(checkpoints: Callable[..., Path], pictures: list[Image.Image]) -> None:
