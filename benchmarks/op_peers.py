@@ -21,9 +21,16 @@ __all__ = ["peers_of"]
 Peers = dict[str, Callable[[], Any]]
 
 
+def _swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
 def _linear(inputs: Inputs, case: Case) -> Peers:
     x, weight, bias, residual = inputs["x"], inputs["weight"], inputs.get("bias"), inputs.get("residual")
     if residual is None:
+        if inputs["swiglu"]:
+            return {"F.linear": lambda: _swiglu(F.linear(x, weight))}
         return {"F.linear": lambda: F.linear(x, weight, bias)}
     return {"F.linear": lambda: F.linear(x, weight, bias) + residual}
 

@@ -146,9 +146,10 @@ class EngineConfig:
             raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
         if self.attention == "triton" and kernels != "triton":
             raise OptionError('attention="triton" is part of kernels="triton", got kernels="torch". Use "sdpa".')
-        if self.pdl and (not on_gpu or kernels != "triton" or torch.cuda.get_device_capability(device) < (9, 0)):
+        if self.pdl and not (on_gpu and kernels == "triton" and _has_pdl(device)):
             raise OptionError(
-                f"pdl=True needs our kernels on a GPU of compute capability 9.0, got kernels={kernels!r} on {device!r}."
+                "pdl=True needs our kernels on an NVIDIA GPU of compute capability 9.0, got "
+                f"kernels={kernels!r} on {device!r}. Use pdl=False."
             )
         cache = self.kv_cache_tokens
         if cache == "auto":
@@ -183,6 +184,10 @@ class EngineConfig:
 def _require_positive(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise OptionError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def _has_pdl(device: str) -> bool:
+    return not torch.version.hip and torch.cuda.get_device_capability(device) >= (9, 0)  # gfx942 calls itself 9.4
 
 
 def _resolve_weights(weights: str, kernels: str, on_gpu: bool) -> str:

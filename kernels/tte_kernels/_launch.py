@@ -51,11 +51,14 @@ def set_pdl(enabled: bool) -> None:
     """Turns Programmatic Dependent Launch on or off for all later launches of this process (off at start).
 
     Raises:
-        KernelInputError: switched on where the current GPU is older than sm_90, or there is none.
+        KernelInputError: switched on where the current GPU is older than sm_90 or not NVIDIA's, or there is none.
     """
     global _pdl
-    if enabled and (interpreted() or not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 9):
-        raise KernelInputError("set_pdl: enabled must be False without a GPU of compute capability 9.0, got True.")
+    nvidia = torch.cuda.is_available() and not torch.version.hip  # gfx942 calls itself 9.4
+    if enabled and (interpreted() or not nvidia or torch.cuda.get_device_capability()[0] < 9):
+        raise KernelInputError(
+            "set_pdl: enabled must be False without an NVIDIA GPU of compute capability 9.0, got True."
+        )
     _pdl = enabled
 
 

@@ -15,6 +15,7 @@ from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE
 from tte_kernels.decode_attention.kernel import max_splits, split_programs
 from tte_kernels.extend_attention import extend_attention
 from tte_kernels.extend_attention import launch as launch_extend
+from tte_kernels.rope_write_kv import rope_write_kv
 
 HEADS, KV_HEADS, DIM = 6, 2, 32
 SCALE = DIM**-0.5
@@ -80,6 +81,28 @@ def test_a_wider_page_table_changes_nothing_and_its_tail_is_not_read() -> None:
     want = decode_attention(q[:1], pages, table, ints(130), scale=SCALE)
     assert torch.equal(decode_attention(q[:1], pages, wide, ints(130), scale=SCALE), want)
     assert torch.equal(extend(q, pages, wide, 100, 30), extend(q, pages, table, 100, 30))
+
+
+def strided_copy(pages: torch.Tensor) -> torch.Tensor:
+    """The same pages as a slice of a wider and longer tensor, with every stride but the last another."""
+    halves, count, heads, slots, dim = pages.shape
+    wide = torch.full((halves, count + 1, heads + 1, slots + 3, dim + 16), float("nan"), device=DEVICE)
+    view = wide[:, 1:, :heads, 2 : 2 + slots, 8 : 8 + dim]
+    return view.copy_(pages)
+
+
+def test_pages_may_be_strided() -> None:
+    q, pages, table = pages_and_queries(70)
+    wide = strided_copy(pages)
+    assert not wide.is_contiguous()
+    assert torch.equal(extend(q, wide, table, 30, 40), extend(q, pages, table, 30, 40))
+    want = decode_attention(q[:1], pages, table, ints(70), scale=SCALE)
+    assert torch.equal(decode_attention(q[:1], wide, table, ints(70), scale=SCALE), want)
+    qkv = torch.randn(7, (HEADS + 2 * KV_HEADS) * DIM, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    angles, slots = qkv[:, : DIM // 2].contiguous(), torch.arange(40, 47, device=DEVICE)
+    for target in (pages, wide):
+        rope_write_kv(qkv, angles.cos(), angles.sin(), target, slots, num_heads=HEADS)
+    assert torch.equal(wide, pages)
 
 
 def test_who_computes_a_split_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from tte_kernels._case import Case, Op
 from tte_kernels._compare import invariance_error
 from tte_kernels.registry import get_op
 
-ROWED = [parameters for parameters in ci_cases((torch.float32,)) if parameters.values[0].take_rows is not None]
+DTYPES = (torch.float32, torch.float16)
+ROWED = [parameters for parameters in ci_cases(DTYPES) if parameters.values[0].take_rows is not None]
 
 
 @pytest.mark.parametrize(("op", "case", "dtype"), ROWED)

@@ -176,5 +176,5 @@ def test_heads_and_launches_that_kernels_cannot_have_are_refused() -> None:
     for heads in ({"head_dim": 80, "group": 1}, {"head_dim": 64, "group": 17}):
         with pytest.raises(OptionError, match="needs a head dim of 32, 64, 128 and 1 to 16 query heads a kv head, got"):
             select_ops(config, **heads)
-    with pytest.raises(OptionError, match=r"pdl=True needs our kernels on a GPU of compute capability 9\.0"):
+    with pytest.raises(OptionError, match=r"pdl=True needs our kernels on an NVIDIA GPU of compute capability 9\.0"):
         EngineConfig(device="cpu", pdl=True).resolve(model_context=64, bytes_per_token=64)

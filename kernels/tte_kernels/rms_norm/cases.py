@@ -61,6 +61,7 @@ CASES: list[Case] = [
     _case("T127-C200-residual", 127, 200, residual=True),
     _case("T129-C100-strided", 129, 100, residual=True, strided=True),
     _case("T3-C1536", 3, 1536, residual=True),
+    _case("T1000-C32", 1000, 32, residual=True),
     _case("T2-C5000-strided", 2, 5000, strided=True),
     *(
         _case(f"{model}-T{tokens}", tokens, dim, residual=True, tag="model")

@@ -85,6 +85,8 @@ CASES: list[Case] = [
     _case("T7-D128-norm-strided", 7, 16, 1, 128, norm=True, strided=True),
     _case("T3-D128-H28", 3, 28, 4, 128),
     _case("T33-H1-K1", 33, 1, 1, 64),
+    _case("T127-H5-K1", 127, 5, 1, 32, norm=True),
+    _case("T1000-H2-K2", 1000, 2, 2, 32),
     *(
         _case(f"{model}-T{tokens}", tokens, heads, kv_heads, dim, norm, tag="model")
         for model, heads, kv_heads, dim, norm in (
