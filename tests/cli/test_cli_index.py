@@ -39,7 +39,7 @@ def test_build_then_search(tte: Tte, folder: Path, tmp_path: Path, tiny: Embedde
     index = Index.open(out)
     scores = {entry.path: float(score) for entry, score in zip(index.entries, index.vectors @ query, strict=True)}
     assert {hit["path"]: pytest.approx(hit["score"], abs=1e-5) for hit in hits} == scores
-    assert [hit["score"] for hit in hits] == sorted(scores.values(), reverse=True)
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True), abs=1e-5)
     lines = tte("index", "search", out, "pizza", "--top", "2", "--max-trace-tokens", "2").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"]
 

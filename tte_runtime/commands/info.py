@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -13,11 +14,11 @@ from tte_runtime.commands.options import engine_options
 @click.option("--model", help="Load this checkpoint and say what every auto becomes for it.")
 @engine_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def env(model: str | None, device: str, dtype: str, kernels: str, as_json: bool) -> None:
+def env(model: str | None, as_json: bool, **engine: Any) -> None:
     """Print versions, devices, environment variables, and what would run."""
     from tte_runtime.env import report
 
-    rows = report(model, device=device, dtype=dtype, kernels=kernels)
+    rows = report(model, **engine)
     if as_json:
         click.echo(json.dumps(dict(rows), indent=2))
         return

@@ -16,7 +16,7 @@ from tte_runtime.errors import OptionError
 
 INT8_MAX, UINT8_ZERO = 127, 128
 FEW_ROWS = 8
-SMALL = 2**20  # elements; two forms of larger ones would take memory that matters
+SMALL = 2**18  # elements; two forms of larger ones would take memory that matters
 
 
 class Matrix(Protocol):
