@@ -6,7 +6,7 @@ Knows ways and floors; knows neither files nor tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -50,9 +50,8 @@ def measure(
     """A row of results for `ways`, the runtime's first.
 
     Returns:
-        `ok` says whether anything could be timed; "ways" has a failure or figures for each, "floor_ms" the stages of
-        the least time, "breakdown" the stages of one request, where the batch is one, in
-        the round of the median total of each way.
+        `ok` says whether all could be timed; "ways" has a failure or figures for each, "floor_ms" the stages of the
+        least time, and "breakdown", where the batch is one request, its stages in every way's round of median total.
     """
     with loaded.steering.lengths(cell.trace) as think:
         traces = loaded.traces(batch, think)
@@ -61,26 +60,25 @@ def measure(
         arms = [Arm(name, partial(way.embed, think=think), way.before) for name, way in ways.items()]
         ms = contest(arms, batch, failures, rounds=rounds, warmups=1, on_call=on_call)
         stages = {name: _stages(ways[name], batch, think, rounds) for name in ms if len(batch) == 1}
-    found: dict[str, Any] = {name: {"error": failures.get(name, "nobody agrees"), **errors[name]} for name in ways}
-    found |= {name: errors[name] | free[name] | values for name, values in figures(ms).items()}
-    counts = free[OURS]["counts"] if OURS in free else {"prompt": 0, "trace": 0}
-    shares: dict[str, float] = {}
-    least = floor_ms(
-        sizes, ceilings, batch=len(batch), prompt=counts["prompt"], image=cell.image, trace=counts["trace"]
-    )
-    for name in ms:
-        shares[name] = found[name]["floor_share"] = sum(least.values()) / found[name]["p50"]
-    error = "; ".join(f"{name}: {why}" for name, why in failures.items())
-    return {
+    row: dict[str, Any] = {
         "ok": bool(ms) and not failures,
-        "error": error,
-        "cell": {"image": cell.image, "trace": cell.trace, "batch": cell.batch},
-        "ways": found,
-        "floor_ms": least,
+        "error": "; ".join(f"{name}: {why}" for name, why in failures.items()),
+        "cell": asdict(cell),
+        "ways": {name: {"error": failures.get(name, "nobody agrees"), **errors[name]} for name in ways},
         "gb_per_s": ceilings.gb_per_s,
         "tflop_per_s": ceilings.tflop_per_s,
         "breakdown": stages,
     }
+    if not ms:
+        return row
+    lengths = {name: free[OURS]["counts"][name] for name in ("prompt", "trace")}
+    least = floor_ms(sizes, ceilings, batch=len(batch), image=cell.image, **lengths)
+    for name, values in figures(ms).items():
+        share = sum(least.values()) / values["p50"]
+        weights = sizes.bytes_of_two if ways[name].bare else sizes.weight_bytes
+        more = {"floor_share": share, "weights_mib": weights / 2**20}
+        row["ways"][name] = errors[name] | free[name] | values | more
+    return row | {"floor_ms": least}
 
 
 def _freely(
@@ -92,10 +90,11 @@ def _freely(
     peak = peak_bytes(lambda: results.extend(way.embed(batch, think)), loaded.config.device)
     same = sum(tuple(result.trace_ids) == trace for result, trace in zip(results, traces, strict=True))
     tokens = [getattr(result, "counts", result) for result in results]
+    others = [result.reasoner_counts.computed for result in results if getattr(result, "reasoner_counts", None)]
     found: dict[str, Any] = {
         "same_traces": same / len(batch),
         "peak_mib": None if peak is None else peak / 2**20,
-        "computed": float(np.mean([count.computed for count in tokens])),
+        "computed": float(np.mean([count.computed for count in tokens]) + (np.mean(others) if others else 0.0)),
         "head": float(np.mean([count.head for count in tokens])),
     }
     if way.name == OURS:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
+from tqdm.auto import tqdm
 
 from benchmarks.cell import Cell, measure
 from benchmarks.core.machine import machine
@@ -34,7 +34,7 @@ __all__ = ["Grid", "items", "main", "table"]
 STAGE = "embed"
 HEADERS = (
     *("cell", "way", "p50 ms", "p95 ms", "p75 - p25", "times ours [95 %]", "floor / time", "tokens + head"),
-    *("peak MiB", "same traces"),
+    *("weights MiB", "peak MiB", "same traces"),
 )
 
 
@@ -68,7 +68,7 @@ class Grid:
     def items(self) -> Iterator[Item]:
         """One a cell."""
         for cell in self.cells:
-            where = f"{self.shape.name}{'+head' if self.head else ''}/{self.device.split(':')[0]}/{self.dtype}"
+            where = f"{self.label}/{self.device.split(':')[0]}/{self.dtype}"
             name = f"{where}/{cell}/{'+'.join(self.ways)}"
             yield Item(STAGE, name, partial(self._measure, cell))
 
@@ -76,21 +76,17 @@ class Grid:
         loaded = self.load(cell.image)
         found, missing = loaded.ways(self.ways)
         sizes = sizes_of(loaded.plain.model, loaded.plain.head)
-        row = measure(
-            loaded,
-            found,
-            make_batch(self.shape, cell.image, cell.batch),
-            cell,
-            sizes=sizes,
-            ceilings=measure_ceilings(sizes, self.device, loaded.config.torch_dtype),
-            rounds=self.rounds,
-        )
-        return row | {
-            "shape": self.shape.name + ("+head" if self.head else ""),
-            "dtype": self.dtype,
-            "missing": missing,
-            "weights_mib": sizes.weight_bytes / 2**20,
-        }
+        ceilings = measure_ceilings(sizes, self.device, loaded.config.torch_dtype)
+        batch, calls = make_batch(self.shape, cell.image, cell.batch), len(found) * (self.rounds + 1)
+        measuring = partial(measure, loaded, found, batch, cell, sizes=sizes, ceilings=ceilings, rounds=self.rounds)
+        with tqdm(total=calls, unit="call", desc=str(cell), leave=False, disable=None) as bar:
+            row = measuring(on_call=bar.update)
+        return row | {"shape": self.label, "dtype": self.dtype, "missing": missing}
+
+    @property
+    def label(self) -> str:
+        """The shape's name, and whether a head reads it."""
+        return self.shape.name + ("+head" if self.head else "")
 
     def load(self, image: int) -> Loaded:
         """The model, with a processor for pictures of so many tokens; it stays loaded until another is asked for."""
@@ -116,20 +112,20 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         if "ways" not in row:
-            lines.append([row["key"], row["error"], *[""] * 8])
+            lines.append([row["key"], row["error"], *[""] * 9])
             continue
         for name, way in row["ways"].items():
             where = f"{row['shape']} {row['dtype']} {_where(row['cell'])}"
             if "p50" not in way:
-                lines.append([where, f"{name}: not timed, {way['error']}", *[""] * 8])
+                lines.append([where, f"{name}: not timed, {way['error']}", *[""] * 9])
                 continue
             low, high = way["ratio"][1:]
             ratio = "1" if name == OURS else f"{way['ratio'][0]:.2f} [{low:.2f}, {high:.2f}]"
             peak = "not known" if way["peak_mib"] is None else f"{way['peak_mib']:.0f}"
             tokens = f"{way['computed']:.0f}" + (f" + {way['head']:.0f}" if way["head"] else "")
-            same = f"{way['same_traces']:.0%}"
+            same, weights = f"{way['same_traces']:.0%}", f"{way['weights_mib']:.0f}"
             times = [f"{way[figure]:.1f}" for figure in ("p50", "p95", "spread")]
-            lines.append([where, name, *times, ratio, f"{way['floor_share']:.0%}", tokens, peak, same])
+            lines.append([where, name, *times, ratio, f"{way['floor_share']:.0%}", tokens, weights, peak, same])
     return markdown(HEADERS, lines)
 
 
@@ -205,5 +201,4 @@ def main(
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

@@ -44,6 +44,11 @@ class Sizes:
         """Of everything."""
         return self.value_bytes * (self.layers + self.vocabulary + self.tower + self.head)
 
+    @property
+    def bytes_of_two(self) -> int:
+        """Of a reasoner and an embedder of this shape: no head, and one tower between them."""
+        return self.value_bytes * (2 * (self.layers + self.vocabulary) + self.tower)
+
 
 @dataclass(frozen=True)
 class Ceilings:
