@@ -54,10 +54,12 @@ def samples_of(rows: list[Row]) -> Samples:
 def _timed(name: str, row: Row) -> Iterator[tuple[str, list[float]]]:
     if not row.get("ok", False):
         return
-    if "ms" in row:
+    if isinstance(row.get("ms"), list):
         known = [value for value in row["ms"] if value is not None]
         if known:
             yield name, known
+    if row.get("totals"):  # seconds of whole requests
+        yield name, [1000 * value for value in row["totals"]]
     if "us_p20" in row:
         yield name, [row[f"us_{p}"] / 1000 for p in ("p20", "p50", "p80")]
     for way, figures in row.get("sides", {}).items():

@@ -26,17 +26,17 @@ ORDER = (
 )
 
 
-def _axes(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib import rc_context
+def _axes(width: float, height: float, panels: int | None = None) -> tuple[Any, Any]:
+    """A figure and its axes; a list of them where `panels` says how many."""
     from matplotlib.figure import Figure
 
-    with rc_context({"font.size": 10, "axes.edgecolor": SOFT, "text.color": INK, "svg.hashsalt": "tte"}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color=LINE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    return figure, axes
+    figure = Figure(figsize=(width, height), layout="constrained")
+    found = figure.subplots(1, panels or 1, squeeze=False)[0]
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(True, color=LINE, linewidth=0.7)
+        axes.set_axisbelow(True)
+    return figure, found if panels else found[0]
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -78,38 +78,37 @@ def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
 
 
 def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
-    """How many times our time each way takes, with its interval, over trace length, a line a way and batch."""
-    found: dict[tuple[str, str, int], dict[float, tuple[list[float], float]]] = {}
+    """How many times our time each way takes, with its interval, over trace length: a panel a shape, a line a batch."""
+    panels: dict[str, dict[tuple[str, int], dict[float, list[float]]]] = {}
     last: Row | None = None
     for row in rows:
         for way, figures in row.get("ways", {}).items():
-            if way != "ours" and "ratio" in figures and "computed" in row["ways"]["ours"]:
-                key = (row["shape"], way, row["cell"]["batch"])
-                trace = row["ways"]["ours"]["counts"]["trace"]
-                found.setdefault(key, {})[trace] = (figures["ratio"], figures["p50"])
+            if way != "ours" and "ratio" in figures:
+                cell, trace = row["cell"], row["ways"]["ours"]["counts"]["trace"]
+                panel = panels.setdefault(f"{row['shape']}, picture of {cell['image']} tokens", {})
+                panel.setdefault((way, cell["batch"]), {})[trace] = figures["ratio"]
                 last = row
     if last is None:
         return False
-    figure, axes = _axes(9, 4.2)
-    ways = sorted({(shape, way) for shape, way, _ in found})
-    batches = sorted({batch for *_, batch in found})
-    for (shape, way, batch), points in sorted(found.items()):
-        traces = sorted(points)
-        values, lows, highs = zip(*(points[trace][0] for trace in traces), strict=True)
-        errors = [
-            [v - low for v, low in zip(values, lows, strict=True)],
-            [high - v for v, high in zip(values, highs, strict=True)],
-        ]
-        marker = "os^Dv"[batches.index(batch) % 5]
-        colour = COLOURS[ways.index((shape, way)) % len(COLOURS)]
-        axes.errorbar(
-            traces, values, yerr=errors, marker=marker, color=colour, capsize=2, label=f"{shape}, {way}, batch {batch}"
-        )
-    axes.axhline(1, color=INK, linewidth=1)
-    axes.set_xlabel("tokens of the trace")
-    axes.set_ylabel("times our time (over 1: we are faster)")
-    axes.set_title(_where(last), fontsize=8, color=SOFT)
-    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    figure, all_axes = _axes(max(5.0, 4.2 * len(panels)), 4.0, panels=len(panels))
+    ways = sorted({way for panel in panels.values() for way, _ in panel})
+    batches = sorted({batch for panel in panels.values() for _, batch in panel})
+    for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
+        for (way, batch), points in sorted(panel.items()):
+            traces = sorted(points)
+            values = [points[trace][0] for trace in traces]
+            below = [points[trace][0] - points[trace][1] for trace in traces]
+            above = [points[trace][2] - points[trace][0] for trace in traces]
+            style = {"marker": "os^Dv"[batches.index(batch) % 5], "color": COLOURS[ways.index(way) % len(COLOURS)]}
+            axes.errorbar(traces, values, yerr=[below, above], capsize=2, label=f"{way}, batch {batch}", **style)
+        axes.axhline(1, color=INK, linewidth=1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("tokens of the trace")
+        axes.set_title(name, fontsize=9)
+    all_axes[0].set_ylabel("times our time (over 1: we are faster)")
+    figure.suptitle(_where(last), fontsize=8, color=SOFT)
+    named = {label: mark for axes in all_axes for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     _save(figure, path)
     return True
 

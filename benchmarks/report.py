@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import ablation, embed, load, rivals
+from benchmarks import ablation, cpu, embed, formats, load, rivals
 from benchmarks.core.machine import ROOT
 from benchmarks.core.results import Row, read_rows
 from benchmarks.core.tables import markdown
@@ -45,6 +45,8 @@ TABLES: dict[str, tuple[str, Table]] = {
     "load": ("Under load", load.table),
     "ablation": ("What each technique earns", ablation.table),
     "ops": ("Ops", _ops),
+    "cpu": ("A text model on a CPU, by weight format", cpu.table),
+    "formats": ("What weight formats lose", lambda rows: formats.table({row["key"]: row for row in rows})),
     "rivals": ("Other engines", _rivals),
 }
 

@@ -1,6 +1,6 @@
 """Other engines beside ours, each in its own environment and process, all taking turns.
 
-    python -m benchmarks.rivals --model FOLDER --rival onnx_genai ENV/bin/python MODEL --trace 128 --prompt 128
+    python -m benchmarks.rivals --rival onnx_genai ENV/bin/python ONNX_FOLDER
 
 A rival is named with the Python of its environment and the model in the form that it reads. What is absent is left out
 with the reason. Those that give no states only write the trace: half of the job, and the table says so. Token ids must
@@ -29,6 +29,7 @@ from benchmarks.core.machine import ROOT, machine
 from benchmarks.core.options import out_option
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
+from benchmarks.models import Unavailable, smollm2
 from benchmarks.ways import DEFAULT_WAYS, Loaded
 from tte_runtime.config import EngineConfig
 from tte_runtime.evaluation.compare import Arm
@@ -173,7 +174,11 @@ def _recipe(folder: Path) -> Recipe:
 
 
 @click.command(help=__doc__)
-@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A Hugging Face folder; SmolLM2-135M, fetched once, where none is given.",
+)
 @click.option(
     "--rival", "named", nargs=3, multiple=True, metavar="NAME PYTHON MODEL", help=f"Of {', '.join(RIVALS)}; repeatable."
 )
@@ -185,7 +190,7 @@ def _recipe(folder: Path) -> Recipe:
 @click.option("--weights", default="auto", show_default=True, help="The engine's weight format.")
 @out_option("rivals.jsonl")
 def main(
-    model: Path,
+    model: Path | None,
     named: Sequence[tuple[str, str, str]],
     prompt: int,
     trace: int,
@@ -198,6 +203,10 @@ def main(
     unknown = sorted({name for name, _, _ in named} - set(RIVALS))
     if unknown:
         raise click.BadParameter(f"--rival must be among {', '.join(RIVALS)}, got {', '.join(unknown)}.")
+    try:
+        model = model or smollm2()
+    except Unavailable as error:
+        raise click.UsageError(f"SmolLM2 cannot be had here: {error} Name another --model.") from error
     config = EngineConfig(device=device, dtype=dtype).resolve(model_context=2048, bytes_per_token=1)
     loaded = Loaded(model, _recipe(model), device=config.device, dtype=config.dtype, weights=weights)
     with ExitStack() as open_rivals:
