@@ -227,5 +227,6 @@ class Loaded:
 
 
 def _spent(results: list[Any]) -> dict[str, float]:
-    stages = ("preprocess", "reasoner", "vision", "prefill", "decode", "readout")
-    return {stage: getattr(results[0].timings, stage) for stage in stages}
+    timings = results[0].timings
+    stages = ("preprocess", *(["reasoner"] if timings.reasoner else []), "vision", "prefill", "decode", "readout")
+    return {stage: getattr(timings, stage) for stage in stages}
