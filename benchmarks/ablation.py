@@ -29,8 +29,6 @@ from benchmarks.switches import SWITCHES, Embed, Switch
 from benchmarks.ways import Runtime
 from tte_runtime.config import EngineConfig
 from tte_runtime.evaluation.compare import TOLERANCE, Arm
-from tte_runtime.models.checkpoint import read_config
-from tte_runtime.models.spec import decoder_spec
 
 __all__ = ["Ablation", "main", "table"]
 
@@ -79,9 +77,9 @@ class Ablation:
         device, dtype = self.config.device, self.config.torch_dtype
         folder = folder_of(self.shape, self.models, image_tokens=self.image, device=device, dtype=dtype)
         options: dict[str, Any] = {"device": device, "dtype": self.config.dtype, "kernels": self.config.kernels}
-        if switch is None:
+        if switch is None or self._with is None:
             return Runtime(folder, recipe_of(self.shape), self.steering, **options)
-        with switch.loading(decoder_spec(read_config(folder))):
+        with switch.loading(self._with.pipeline.engine.decoder.spec):
             return Runtime(folder, recipe_of(self.shape), self.steering, **(options | switch.off))
 
     def _contest(self, switch: Switch, whole: Runtime, without: Runtime) -> dict[str, Any]:
