@@ -17,6 +17,7 @@ assert FOUND, 'tte_runtime/__init__.py must hold a line __version__ = "..."'
 
 TRAIN = ["accelerate>=1.10", "sentence-transformers>=5.2"]
 MEDIA = ["av>=14", "pypdfium2>=4.30"]
+MMEB = ["pyarrow>=17"]
 REMOTE = ["openai>=1.60"]
 BENCH = ["matplotlib>=3.9", "pytest-benchmark>=5.1"]
 GGUF = ["accelerate>=1.10", "gguf>=0.10"]  # what transformers' own reader asks for
@@ -51,11 +52,12 @@ setup(
         "train": TRAIN,
         "remote": REMOTE,
         "gguf": GGUF,
+        "mmeb": MMEB,
         "video": MEDIA[:1],
         "pdf": MEDIA[1:],
         "flash-attn": ["flash-attn>=2.8"],
         "xformers": ["xformers"],
-        "dev": TRAIN + REMOTE + GGUF + MEDIA + BENCH + LINT + TEST,
+        "dev": TRAIN + REMOTE + GGUF + MMEB + MEDIA + BENCH + LINT + TEST,
     },
     entry_points={"console_scripts": ["tte=tte_runtime.cli:main"]},
 )

@@ -10,6 +10,8 @@ import click
 
 from tte_runtime import __version__
 from tte_runtime.commands.embed import embed
+from tte_runtime.commands.evaluate import evaluate
+from tte_runtime.commands.export import export
 from tte_runtime.commands.group import PlainGroup
 from tte_runtime.commands.index import index
 from tte_runtime.commands.info import env
@@ -29,5 +31,5 @@ def main() -> None:
     """
 
 
-for command in (demo, embed, index, recipes, traces, train, env):
+for command in (demo, embed, index, recipes, traces, evaluate, export, train, env):
     main.add_command(command)

@@ -13,6 +13,7 @@
     │   └── RecipeError             no recipe fits, or the recipe does not fit the checkpoint
     ├── TraceStoreError    a store of traces is broken, foreign, or cannot be written   (ValueError)
     ├── IndexFileError     an index is missing, broken or of another fingerprint (ValueError)
+    ├── DatasetError       data of an evaluation is missing, broken or laid out in another way   (ValueError)
     ├── MissingExtraError  an optional dependency is not installed               (ImportError)
     ├── ReasonerError      a remote reasoner cannot be reached, failed, or answered nonsense (RuntimeError)
     ├── EngineError        the engine failed while it worked on a request        (RuntimeError)
@@ -77,6 +78,10 @@ class TraceStoreError(TteError, ValueError):
 
 class IndexFileError(TteError, ValueError):
     """An index on disk is missing, broken, or was built by another model."""
+
+
+class DatasetError(TteError, ValueError):
+    """Data of an evaluation is missing, cannot be read, or is laid out in another way."""
 
 
 class MissingExtraError(TteError, ImportError):

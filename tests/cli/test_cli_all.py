@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from tte_runtime import Embedder, __version__
+from tte_runtime.cli import main
 from tte_runtime.env import VARIABLES
 from tte_runtime.recipes.registry import NAMES
 
@@ -38,7 +39,7 @@ def test_without_a_command_help_is_printed(tte: Tte) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["embbed"], "error: unknown command 'embbed'. Known: demo, embed, env, index, recipes, traces, train."),
+        (["embbed"], f"error: unknown command 'embbed'. Known: {', '.join(sorted(main.commands))}."),
         (["--verbos"], "error: unknown option '--verbos'. Known: --help, --version."),
         (["index", "find"], "error: unknown command 'find'. Known: build, search."),
         (["index", "build", "x"], "error: Missing option '--out'. See: tte index build --help"),
