@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tte_runtime.commands.group import PlainGroup
-from tte_runtime.commands.options import engine_options, thinking
+from tte_runtime.commands.options import engine_options, system, system_options, thinking
 
 if TYPE_CHECKING:
     from tte_runtime.evaluation.mmeb.catalogue import Dataset
@@ -32,6 +32,7 @@ def evaluate() -> None:
 @click.option("--no-think", is_flag=True, help="Embed at once, without a trace.")
 @click.option("--max-trace-tokens", type=int, metavar="N", help="Close a trace after N tokens; 0 embeds at once.")
 @click.option("--batch-size", type=int, metavar="N", help="Most requests in work at once.")
+@system_options
 @engine_options
 @click.pass_context
 def mmeb(
@@ -46,6 +47,9 @@ def mmeb(
     no_think: bool,
     max_trace_tokens: int | None,
     batch_size: int | None,
+    reasoner: str | None,
+    reasoner_model: str | None,
+    traces: str | None,
     **engine: Any,
 ) -> None:
     """Score a model on MMEB-V2, from your copy of the data in DIR (docs/evaluation.md says what must lie where).
@@ -55,6 +59,7 @@ def mmeb(
     1. A table goes to stdout, the leaderboard's JSON to OUT/MODEL.json.
     """
     thinking(no_think, max_trace_tokens)
+    parts = system(reasoner, reasoner_model, traces)
     from tte_runtime import __version__
     from tte_runtime.embedder import Embedder
     from tte_runtime.evaluation.mmeb.load import choose_datasets
@@ -64,7 +69,7 @@ def mmeb(
 
     datasets = choose_datasets(folder, names)  # before a model is loaded
     how = How(model, False if no_think else None, max_trace_tokens, batch_size)
-    with Embedder.from_pretrained(model, recipe=recipe, **engine) as embedder:
+    with Embedder.from_pretrained(model, recipe=recipe, **parts, **engine) as embedder:
         click.echo(f"{model}: {embedder.config.describe()}", err=True)
         outcomes = evaluate_mmeb(embedder, folder, datasets, out, how=how, limit=limit, tell=tell)
         run = {
