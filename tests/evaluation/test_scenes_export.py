@@ -15,7 +15,8 @@ from tte_runtime.errors import OptionError
 from tte_runtime.evaluation.mmeb.load import choose_datasets, read_task
 from tte_runtime.evaluation.mmeb.run import evaluate_mmeb
 from tte_runtime.evaluation.mmeb.scoring import Score
-from tte_runtime.evaluation.scenes import Document, Test, evaluate_retrieval, make_pool, make_tests
+from tte_runtime.evaluation.scenes import Document, evaluate_retrieval, make_pool, make_tests
+from tte_runtime.evaluation.scenes import Test as Asked
 from tte_runtime.evaluation.scenes_export import export_scenes
 from tte_runtime.scenes.questions import KINDS
 
@@ -23,7 +24,7 @@ ANNOTATIONS = Path("ziyjiang/MMEB_Test_Instruct")
 
 
 @pytest.fixture(scope="module")
-def asked() -> tuple[list[Test], list[Document]]:
+def asked() -> tuple[list[Asked], list[Document]]:
     """A question of each kind, and a pool: the answers, which come first, some pictures and some texts."""
     tests = make_tests(1, seed=2)
     pool = make_pool(tests, seed=2, size=1)
@@ -31,7 +32,7 @@ def asked() -> tuple[list[Test], list[Document]]:
 
 
 def test_hit_at_1_is_that_of_the_scenes(
-    tiny: Embedder, asked: tuple[list[Test], list[Document]], tmp_path: Path
+    tiny: Embedder, asked: tuple[list[Asked], list[Document]], tmp_path: Path
 ) -> None:
     tests, pool = asked
     names = [f"scenes_{kind}" for kind in ("two_step", "replace", "ground", "find")]
@@ -50,7 +51,7 @@ def test_hit_at_1_is_that_of_the_scenes(
     assert len(found) == 4
 
 
-def test_every_kind_is_written_as_vlm2vec_reads_it(asked: tuple[list[Test], list[Document]], tmp_path: Path) -> None:
+def test_every_kind_is_written_as_vlm2vec_reads_it(asked: tuple[list[Asked], list[Document]], tmp_path: Path) -> None:
     tests, pool = asked
     assert export_scenes(tmp_path, tests, pool) == [f"scenes_{kind}" for kind in KINDS]
     configs = yaml.safe_load((tmp_path / "scenes.yaml").read_text())
