@@ -246,6 +246,11 @@ def test_other_bad_data_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DatasetError, match='whose name begins with "positive"'):
         read_task(tmp_path, DATASETS["QVHighlight"])
     file = write_rows(tmp_path / "VLM2Vec/MSVD", [])
+    for head, said in (("a: [", "is no YAML"), ("configs: 3", "must be a list of configurations")):
+        (tmp_path / "VLM2Vec/MSVD/README.md").write_text(f"---\n{head}\n---\n")
+        with pytest.raises(DatasetError, match=said):
+            read_task(tmp_path, DATASETS["MSVD"])
+    (tmp_path / "VLM2Vec/MSVD/README.md").unlink()
     file.rename(file.with_suffix(".parquet"))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tte-runtime\[mmeb\]'"):

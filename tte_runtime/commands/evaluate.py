@@ -67,6 +67,7 @@ def mmeb(
     from tte_runtime.evaluation.mmeb.run import evaluate_mmeb, write_json
     from tte_runtime.evaluation.mmeb.vectors import How
 
+    folder, out = folder.expanduser(), out.expanduser()
     datasets = choose_datasets(folder, names)  # before a model is loaded
     how = How(model, False if no_think else None, max_trace_tokens, batch_size)
     with Embedder.from_pretrained(model, recipe=recipe, **parts, **engine) as embedder:
@@ -80,7 +81,7 @@ def mmeb(
             "max_trace_tokens": max_trace_tokens,
             "limit": limit,
         }
-        name = Path(model).name
+        name = Path(model).expanduser().resolve().name
         report = leaderboard_json(outcomes, name, embedder.embedding_dim, run)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", report)

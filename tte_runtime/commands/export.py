@@ -24,8 +24,12 @@ def export() -> None:
     metavar="N",
     help="Questions of each kind.",
 )
-@click.option("--pool", default=1000, show_default=True, type=click.IntRange(min=1), help="Documents, at least.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of questions and drawings.")
+@click.option(
+    "--pool", default=1000, show_default=True, type=click.IntRange(min=1), metavar="N", help="Documents, at least."
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), metavar="N", help="Of questions and drawings."
+)
 def scenes(folder: Path, per_kind: int, pool: int, seed: int) -> None:
     """Write the held-out scenes as image datasets of MMEB's layout, one a kind, into the new folder DIR.
 
@@ -36,5 +40,5 @@ def scenes(folder: Path, per_kind: int, pool: int, seed: int) -> None:
     from tte_runtime.evaluation.scenes_export import export_scenes
 
     tests = make_tests(per_kind, seed)
-    for name in export_scenes(folder, tests, make_pool(tests, seed, pool)):
+    for name in export_scenes(folder.expanduser(), tests, make_pool(tests, seed, pool)):
         click.echo(name)

@@ -52,7 +52,7 @@ _IMAGES = {
 }
 
 # name: (parser, repo, subset, split, folder of frames under video-tasks/frames)
-_VIDEOS = {
+_VIDEOS: dict[str, dict[str, tuple[str, str, str | None, str, str]]] = {
     "CLS": {
         "K700": ("video_classification", "VLM2Vec/Kinetics-700", None, "test", "video_cls/K700"),
         "SmthSmthV2": ("ssv2", "VLM2Vec/SmthSmthV2", None, "test", "video_cls/SSv2"),

@@ -116,6 +116,8 @@ def _patterns(folder: Path, subset: str | None, split: str) -> list[str] | None:
         raise DatasetError(f"the head of {readme} is no YAML ({error}). Download it again, or delete it.") from error
     if not configs:
         return None
+    if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
+        raise DatasetError(f"'configs' in {readme} must be a list of configurations. Download it again, or delete it.")
     name = subset or ("default" if any(c.get("config_name") == "default" for c in configs) else None)
     chosen = [config for config in configs if config.get("config_name") == name or name is None]
     if not chosen:
@@ -124,7 +126,7 @@ def _patterns(folder: Path, subset: str | None, split: str) -> list[str] | None:
     if isinstance(data_files, str):
         data_files = [data_files]
     entries = [entry if isinstance(entry, dict) else {"split": "train", "path": entry} for entry in data_files]
-    paths = [entry["path"] for entry in entries if entry.get("split") == split]
+    paths = [entry.get("path", []) for entry in entries if entry.get("split") == split]
     return [pattern for path in paths for pattern in ([path] if isinstance(path, str) else path)]
 
 
