@@ -39,7 +39,7 @@ class Model:
         vision_cache: the tower behind a cache, shared by models whose towers are equal; `None` for a checkpoint that
             reads text only.
         config: options, resolved.
-        digest: hash of the checkpoint's files.
+        digest: hash of the checkpoint's files. thinking_digest: of those that decide a trace, all but a head's.
     """
 
     engine: Engine
@@ -47,6 +47,7 @@ class Model:
     vision_cache: FeatureCache | None
     config: EngineConfig
     digest: str
+    thinking_digest: str
 
     @property
     def identity(self) -> list[Any]:
@@ -93,7 +94,7 @@ def load_model(
     files = _tensors(checkpoint, config)
     ops = select_ops(config, head_dim=spec.head_dim, group=spec.num_heads // spec.num_kv_heads)
     decoder = Decoder.load(files, spec, ops, **place)
-    if decoder.lm_head is None and chosen.stop:
+    if decoder.lm_head is None and chosen.stop and chosen.trace_from == "itself":
         raise RecipeError(
             f"recipe {chosen.name!r} thinks, and {checkpoint.model} was saved without its output embedding. Name a "
             "recipe that does not think, or add lm_head.weight from the base model."
@@ -115,7 +116,9 @@ def load_model(
         return [Features(states, computed) for states, computed in cache.features([s.handle for s in spans])]
 
     engine = Engine(decoder, config, features, head, salt=f"{digest}|{config.precision}".encode())
-    return Model(engine, renderer, cache, config, digest)
+    head_file = _head_file(folder)
+    thinking_digest = digest if head_file is None else weights_digest(checkpoint, without=head_file)
+    return Model(engine, renderer, cache, config, digest, thinking_digest)
 
 
 def _tensors(checkpoint: Checkpoint, config: EngineConfig) -> Tensors:
@@ -123,6 +126,12 @@ def _tensors(checkpoint: Checkpoint, config: EngineConfig) -> Tensors:
     model = checkpoint.model
     tensors: Tensors = GgufTensors(model, config.torch_dtype) if is_gguf(model) else TensorFiles(model)
     return AdaptedTensors(tensors, checkpoint.folder) if checkpoint.adapted else tensors
+
+
+def _head_file(folder: Path) -> str | None:
+    """The name of the file with a head's weights, whether a recipe reads it or not."""
+    head = (read_tte_json(folder) or {}).get("head")
+    return head.get("weights") if isinstance(head, dict) else None
 
 
 def _head_spec(folder: Path, recipe: Recipe, backbone: DecoderSpec) -> HeadSpec | None:

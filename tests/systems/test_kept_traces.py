@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from fake_endpoint import FakeEndpoint
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from systems_harness import READS, WRITES
 
 from tte_runtime import Embedder, LocalReasoner, RemoteReasoner, Result, Think, TraceStore, TraceToken
 from tte_runtime.errors import BatchError, InputError, ReasonerError, TraceError, TraceStoreError
+from tte_runtime.models.checkpoint import find_folder
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.traces.trace import TraceKey
 
@@ -234,3 +237,19 @@ def test_traces_that_are_none_are_refused(embedder_folder: Path, trace: Any, sai
 def test_a_trace_and_no_thinking_contradict_each_other(embedder_folder: Path) -> None:
     with one_model(embedder_folder) as embedder, pytest.raises(InputError, match="think=False"):
         embedder.embed({"text": "one", "trace": "t"}, role="query", think=False)
+
+
+def test_a_head_that_is_trained_again_finds_the_traces_of_its_backbone(tmp_path: Path) -> None:
+    folder, traces = tmp_path / "model", tmp_path / "t.sqlite"
+    shutil.copytree(find_folder("tte-tiny"), folder)
+    think = Think(max_tokens=3)
+    with Embedder.from_pretrained(folder, traces=traces) as embedder:
+        before = embedder.embed("one", role="query", think=think)
+    head = load_file(folder / "head.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in head.items()}, folder / "head.safetensors")
+    with Embedder.from_pretrained(folder, traces=traces) as embedder:
+        after = embedder.embed("one", role="query", think=think)
+        assert after.trace_from == "stored" and after.trace_ids == before.trace_ids
+        assert np.abs(after.vector - before.vector).max() > 1e-3 and after.fingerprint != before.fingerprint
+    with Embedder.from_pretrained(folder, recipe=READS, reasoner=LocalReasoner(folder), traces=traces) as embedder:
+        assert embedder.embed("one", role="query", think=think).trace_from == "stored", "it is the same thinker"

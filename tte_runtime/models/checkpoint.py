@@ -143,8 +143,8 @@ def read_config(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(f"{path} is no valid {family} config: {error}") from error
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """A hash of every file that decides vectors: weights, adapter, config, tokenizer, processor.
+def weights_digest(checkpoint: Checkpoint, *, without: str | None = None) -> str:
+    """A hash of every file that decides vectors, less one: weights, adapter, config, tokenizer, processor.
 
     Files over 64 MiB count by size, first and last MiB, and every 64th MiB between.
     """
@@ -152,7 +152,7 @@ def weights_digest(checkpoint: Checkpoint) -> str:
     for root in dict.fromkeys((checkpoint.model, checkpoint.folder)):
         files = [root / name for name in HASHED_FILES] + sorted(root.glob("*.safetensors"))
         for path in [root] if is_gguf(root) else files:
-            if path.is_file():
+            if path.is_file() and path.name != without:
                 digest.update(f"{path.name}|{path.stat().st_size}|".encode())
                 _hash_file(digest, path)
     return digest.hexdigest()

@@ -21,6 +21,6 @@ def local_key(model: Model, request: EngineRequest, role: Role, think: Think) ->
         content=hash_of(request.prompt_ids, media),
         prompt=hash_of(recipe.roles[role].prompt, rest),
         processor=hash_of(model.renderer.pixel_backend, reader.pictures.settings if reader else None),
-        reasoner=hash_of(model.digest, model.config.precision),
+        reasoner=hash_of(model.thinking_digest, model.config.precision),
         sampling=sampling_hash(think, request.max_trace_tokens),
     )
