@@ -16,6 +16,7 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bf
 KERNELS = ("auto", "triton", "torch")
 WEIGHTS = {"torch": ("w16", "w8a8"), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
 ATTENTION = ("auto", "triton", "sdpa", "flash-attn", "xformers")
+SMALL_MATRIX = 2**18  # elements; a product of one row with fewer takes less time than waking a second thread
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
 
 
@@ -44,8 +45,8 @@ class EngineConfig:
         vision_cache_mb: MiB of picture features kept by content; 0 keeps none.
         overlap: land a step after the next one was launched, so that a GPU never waits for the host; "auto" on CUDA.
         cuda_graphs: run decode steps as captured graphs; "auto" with our kernels on CUDA, refused elsewhere.
-        threads: CPU threads of torch on the engine's own thread, whatever the process uses elsewhere; "auto" is what
-            torch has found. A model of a few MB is often fastest with 1.
+        threads: CPU threads of torch on the engine's own thread, whatever the process uses elsewhere; "auto" is 1
+            for a model whose matrices are too small to be worth dividing, else what torch has found.
         preprocess_workers: threads that decode and resize pictures beside the engine's loop.
     """
 
@@ -124,13 +125,14 @@ class EngineConfig:
         assert self.kv_cache_tokens != "auto", "resolve() the config first"
         return 1 + -(-self.kv_cache_tokens // PAGE_SIZE)
 
-    def resolve(self, *, model_context: int, bytes_per_token: int) -> EngineConfig:
+    def resolve(self, *, model_context: int, bytes_per_token: int, largest_matrix: int | None = None) -> EngineConfig:
         """A copy in which every "auto" is a fact.
 
         Args:
             model_context: longest context the checkpoint declares, in tokens.
             bytes_per_token: bytes of keys, values and taps that one cached token takes in float32; halved
                 here for 16-bit dtypes.
+            largest_matrix: elements of the decoder's largest matrix, where they are known.
 
         Raises:
             OptionError: the device is unknown or absent, or the cache cannot hold one context.
@@ -165,7 +167,7 @@ class EngineConfig:
             weights=_resolve_weights(self.weights, kernels, on_gpu),
             max_context=context,
             kv_cache_tokens=cache,
-            threads=torch.get_num_threads() if self.threads == "auto" else self.threads,
+            threads=_resolve_threads(largest_matrix) if self.threads == "auto" else self.threads,
             overlap=on_gpu if self.overlap == "auto" else self.overlap,
             cuda_graphs=on_gpu and kernels == "triton" if self.cuda_graphs == "auto" else self.cuda_graphs,
         )
@@ -198,6 +200,11 @@ def _resolve_weights(weights: str, kernels: str, on_gpu: bool) -> str:
         where = f'kernels="{kernels}" on {"a GPU" if on_gpu else "a CPU"}'
         raise OptionError(f"weights={weights!r} is not available with {where}. Available: {', '.join(formats)}.")
     return weights
+
+
+def _resolve_threads(largest_matrix: int | None) -> int:
+    small = largest_matrix is not None and largest_matrix <= SMALL_MATRIX
+    return 1 if small else torch.get_num_threads()
 
 
 def _resolve_device(device: str) -> str:

@@ -89,7 +89,11 @@ def load_model(
     renderer = PromptRenderer(checkpoint.processors, chosen, model_config)
     head_spec = _head_spec(folder, chosen, spec)
     tap_bytes = 4 * spec.hidden_size if head_spec else 0
-    config = config.resolve(model_context=spec.max_context, bytes_per_token=spec.kv_bytes_per_token() + tap_bytes)
+    config = config.resolve(
+        model_context=spec.max_context,
+        bytes_per_token=spec.kv_bytes_per_token() + tap_bytes,
+        largest_matrix=spec.hidden_size * max(2 * spec.intermediate_size, spec.qkv_size),
+    )
     place: Any = {"device": config.device, "dtype": config.torch_dtype}
     files = _tensors(checkpoint, config)
     ops = select_ops(config, head_dim=spec.head_dim, group=spec.num_heads // spec.num_kv_heads)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tte_runtime import Embedder
+from tte_runtime import Embedder, EngineConfig
 from tte_runtime.errors import OptionError
 from tte_runtime.ops.threads import use_threads
 
@@ -52,3 +52,16 @@ def test_the_engine_computes_with_its_own_number(random_folder: Path) -> None:
     assert torch.get_num_threads() == before
     with pytest.raises(OptionError, match="threads must be a positive integer, got 0"):
         Embedder.from_pretrained(random_folder, threads=0)
+
+
+def test_auto_is_one_thread_for_small_matrices_only() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        sizes = {"model_context": 64, "bytes_per_token": 64}
+        assert EngineConfig(device="cpu").resolve(**sizes, largest_matrix=2**18).threads == 1
+        assert EngineConfig(device="cpu").resolve(**sizes, largest_matrix=2**18 + 1).threads == 2
+        assert EngineConfig(device="cpu").resolve(**sizes).threads == 2
+        assert EngineConfig(device="cpu", threads=3).resolve(**sizes, largest_matrix=1).threads == 3
+    finally:
+        torch.set_num_threads(before)

@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from tte_runtime.config import SMALL_MATRIX
 from tte_runtime.errors import OptionError
 
 INT8_MAX, UINT8_ZERO = 127, 128
 FEW_ROWS = 8
-SMALL = 2**18  # elements; two forms of larger ones would take memory that matters
 
 
 class Matrix(Protocol):
@@ -151,5 +151,6 @@ def pack_matrix(weight: torch.Tensor, weights: str) -> Matrix:
         return Int8(weight)
     if not OneDnn.serves(weight):
         return Dense(weight)
-    small = weight.dtype == torch.float32 and weight.numel() <= SMALL
+    # Two forms of larger ones would take memory that matters.
+    small = weight.dtype == torch.float32 and weight.numel() <= SMALL_MATRIX
     return Small(weight) if small else OneDnn(weight)
