@@ -9,7 +9,9 @@ TARGETS := sm_80,sm_90,sm_100,gfx942
 # One thread a worker: the models are tiny, and workers that all take every core slow each other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4
 
-.PHONY: demo test lint kernels docs figures clean
+WAYS := ours,two-pass,one-pass,two-models
+
+.PHONY: demo test lint kernels docs figures benchmarks clean
 
 demo: $(VENV)/installed  ## set up and run the main job
 	$(BIN)/tte demo
@@ -43,6 +45,13 @@ figures: $(VENV)/installed-dev  ## pictures of the README from a run; pictures a
 	$(BIN)/python docs/pictures/make.py
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python -m benchmarks.report
+
+benchmarks: $(VENV)/installed-dev  ## what a CPU can measure, on an idle machine; rows go to benchmarks/results
+	$(BIN)/python -m benchmarks.embed --image 16,64 --trace own,0,32 --batch 1,8 --ways $(WAYS)
+	$(BIN)/python -m benchmarks.embed --shape qwen2vl-small --head --image 64 --trace 0,32 --batch 1,8 --ways $(WAYS) --rounds 5
+	$(BIN)/python -m benchmarks.load --rates 8,16,32,64 --seconds 6 --objective-ms 500
+	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m pytest benchmarks --benchmark-only -q
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

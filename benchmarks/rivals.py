@@ -42,7 +42,7 @@ __all__ = ["RIVALS", "Rival", "RivalError", "main", "table"]
 RIVALS = {
     "onnx_genai": "writes only",
     "openvino_genai": "writes only, 4-bit weights where the model is GGUF",
-    "llama_cpp": "writes only, the weights of the GGUF",
+    "llama_cpp": "writes only, the weights of the GGUF; unmeasured so far",
     "sglang_last": "one pass, the state before the last token; unmeasured so far",
     "vllm_two_engines": "two passes in two engines; unmeasured so far",
 }
@@ -187,7 +187,6 @@ def _recipe(folder: Path) -> Recipe:
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
-@click.option("--weights", default="auto", show_default=True, help="The engine's weight format.")
 @out_option("rivals.jsonl")
 def main(
     model: Path | None,
@@ -197,7 +196,6 @@ def main(
     rounds: int,
     device: str,
     dtype: str,
-    weights: str,
     out: Path,
 ) -> None:
     unknown = sorted({name for name, _, _ in named} - set(RIVALS))
@@ -208,7 +206,7 @@ def main(
     except Unavailable as error:
         raise click.UsageError(f"SmolLM2 cannot be had here: {error} Name another --model.") from error
     config = EngineConfig(device=device, dtype=dtype).resolve(model_context=2048, bytes_per_token=1)
-    loaded = Loaded(model, _recipe(model), device=config.device, dtype=config.dtype, weights=weights)
+    loaded = Loaded(model, _recipe(model), device=config.device, dtype=config.dtype)
     with ExitStack() as open_rivals:
         open_rivals.callback(loaded.close)
         rivals = []
@@ -221,7 +219,7 @@ def main(
             open_rivals.callback(rival.close)
             rivals.append(rival)
         row = compare(loaded, rivals, prompt=prompt, trace=trace, rounds=rounds)
-    key = f"{model.name}/{config.device}/{config.dtype}/{weights}/prompt={prompt}/trace={trace}/{len(named)} rivals"
+    key = f"{model.name}/{config.device}/{config.dtype}/prompt={prompt}/trace={trace}/{len(named)} rivals"
     row = Results(out, machine(config.device)).add("rivals", key, row)
     click.echo(table(row))
     if row["error"]:

@@ -175,7 +175,9 @@ class Loaded:
 
         def given(batch: list[Any], traces: Traces) -> list[Any]:
             longest = max(len(trace) for trace in traces)
-            return way.embed(batch, ROLE, Think(max_tokens=longest) if longest else None, traces)
+            forced = self.steering.unstoppable  # else the recipe's limit, so that a static cache has its usual size
+            think = Think(max_tokens=longest if forced else None) if longest else None
+            return way.embed(batch, ROLE, think, traces)
 
         return Way(name, embed, given, lambda: None, lambda results: way.spent)
 

@@ -1,7 +1,7 @@
-"""llama.cpp on a CPU through llama-cpp-python: writes traces and gives no states, so it does half of the job.
+"""llama.cpp on a CPU through llama-cpp-python: writes traces and gives no states: half of the job. UNMEASURED.
 
-In its own environment: pip install llama-cpp-python==0.3.36 (it builds from source for some minutes). Threads are those
-of OMP_NUM_THREADS.
+Written from its documentation and not run yet: it builds from source for some minutes. In its own environment:
+pip install llama-cpp-python==0.3.36. Threads are those of OMP_NUM_THREADS.
 """
 
 from __future__ import annotations
