@@ -31,7 +31,7 @@ compile-%: $(VENV)/triton-%
 	PYTHONPATH=$<:kernels TRITON_CACHE_DIR=$<-cache OMP_NUM_THREADS=1 \
 		$(BIN)/python -m tte_kernels.compile_check --targets $(TARGETS)
 
-$(VENV)/triton-%: $(VENV)/installed
+$(VENV)/triton-%: | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ triton==$*
 	touch $@
 
