@@ -60,7 +60,12 @@ def stand_in() -> None:
         module(f"torchvision.{name}", **functional)
     inner = module("torchvision.transforms.v2", functional=sys.modules["torchvision.transforms.v2.functional"], **modes)
     outer = module("torchvision.transforms", v2=inner, **modes)
-    module("torchvision", __version__="0.28.0", transforms=outer, io=module("torchvision.io"))
+    module(
+        "torchvision",
+        __version__="0.28.0",
+        transforms=outer,
+        io=module("torchvision.io", __getattr__=lambda name: None),
+    )
     version = importlib.metadata.version
     importlib.metadata.version = lambda name: "0.28.0" if name == "torchvision" else version(name)  # type: ignore[assignment]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers.models.auto import image_processing_auto  # 5.10 hides its class at the top without torchvision
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.10 wants torchvision
 
 from tte_runtime.errors import CheckpointError, PictureError
 from tte_runtime.inputs.sources import locate, name_of
@@ -80,7 +80,7 @@ class PictureReader:
         try:
             # Not as `size`: where the checkpoint's file has these two, they win over a size that is passed here.
             limits = {"min_pixels": pixels[0], "max_pixels": pixels[1]} if pixels else {}
-            self.processor: Any = image_processing_auto.AutoImageProcessor.from_pretrained(folder, **limits)
+            self.processor: Any = AutoImageProcessor.from_pretrained(folder, **limits)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the image processor of {folder} cannot be loaded: {error}") from error
         self.backend = type(self.processor).__name__

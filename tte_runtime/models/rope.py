@@ -122,5 +122,6 @@ def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int]
         positions[:, start:done] = torch.stack(grid).reshape(3, -1) + position
         position += max(h, w)
     positions[:, done:] = torch.arange(position, position + length - done)
-    last = int(positions.max()) + 1 if length else 0
-    return positions, last - length
+    # Text goes on after the larger side of a grid, however far its time reached. transformers 5 does so when it
+    # generates and when it encodes, though the delta that its `get_rope_index` returns is counted from the maximum.
+    return positions, position - done
