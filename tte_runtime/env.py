@@ -53,7 +53,17 @@ VARIABLES = (
 )
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
-OPTIONAL = ("triton", "torchvision", "flash-attn", "xformers", "openai", "accelerate", "sentence-transformers")
+OPTIONAL = (
+    "triton",
+    "torchvision",
+    "flash-attn",
+    "xformers",
+    "av",
+    "pypdfium2",
+    "openai",
+    "accelerate",
+    "sentence-transformers",
+)
 
 
 def report(model: str | None = None, **options: Any) -> list[tuple[str, str]]:

@@ -83,7 +83,7 @@ def main(cases: str, out: str) -> None:
     classes = {"qwen2_vl": Qwen2VLVideoProcessor, "qwen3_vl": Qwen3VLVideoProcessor}
     arrays: dict[str, Any] = {}
     for number, case in enumerate(json.loads(Path(cases).read_text())):
-        if any(not hasattr(classes[case["family"]], name) for name in case["config"]):
+        if "shape" in case and any(not hasattr(classes[case["family"]], name) for name in case["config"]):
             continue  # an option that this release does not know yet
         processor = classes[case["family"]](**case["config"])
         if "shape" in case:
