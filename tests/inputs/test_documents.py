@@ -51,7 +51,7 @@ def test_a_page_is_the_picture_it_shows(path: Path) -> None:
         assert np.abs(shown - np.asarray(sheet(color))).mean() < 2  # the PDF holds JPEGs
 
 
-def test_every_form_of_a_page_gives_the_same_bits(tiny: Embedder, path: Path) -> None:
+def test_every_form_of_a_page_gives_the_same_bits(tiny: Embedder, vectors_of: Any, path: Path) -> None:
     encoded = base64.b64encode(pdf(3)).decode()
     forms: list[Any] = [
         render_page(Page(path, 2)),
@@ -62,7 +62,7 @@ def test_every_form_of_a_page_gives_the_same_bits(tiny: Embedder, path: Path) ->
         f"{path}#page=2",
         Path(f"{path}#page=2"),
     ]
-    vectors = [tiny.embed(form, role="document", think=False).vector for form in forms]
+    vectors = vectors_of(forms)
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
     other = tiny.embed({"pdf": path, "page": 3}, role="document", think=False).vector
     assert not np.array_equal(other, vectors[0])

@@ -73,7 +73,7 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
-def test_every_form_of_a_picture_gives_the_same_bits(tiny: Embedder, site: str, tmp_path: Path) -> None:
+def test_every_form_of_a_picture_gives_the_same_bits(vectors_of: Any, site: str, tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(png())
     encoded = base64.b64encode(png()).decode()
@@ -91,7 +91,7 @@ def test_every_form_of_a_picture_gives_the_same_bits(tiny: Embedder, site: str, 
         "data:image/png," + quote(png()),
         {"images": [picture()], "text": ""},
     ]
-    vectors = [tiny.embed(form, role="document", think=False).vector for form in forms]
+    vectors = vectors_of(forms)
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
 
 

@@ -58,7 +58,7 @@ def smooth(num_frames: int = 6) -> np.ndarray:
     return frames
 
 
-def test_every_form_of_a_video_gives_the_same_bits(tiny: Embedder, tmp_path: Path) -> None:
+def test_every_form_of_a_video_gives_the_same_bits(vectors_of: Any, tmp_path: Path) -> None:
     frames = noise(6, 60, 90, 3)
     path = tmp_path / "clip.MKV"
     path.write_bytes(encoded(frames))
@@ -78,18 +78,16 @@ def test_every_form_of_a_video_gives_the_same_bits(tiny: Embedder, tmp_path: Pat
         {"video": path.read_bytes(), "num_frames": 6},
         {"video": url, "num_frames": 6},
     ]
-    vectors = [tiny.embed(form, role="document", think=False).vector for form in forms]
+    vectors = vectors_of(forms)
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
 
 
-def test_a_file_is_sampled(tiny: Embedder, tmp_path: Path) -> None:
+def test_a_file_is_sampled(vectors_of: Any, tmp_path: Path) -> None:
     frames = noise(24, 60, 90, 3)
     path = tmp_path / "clip.mkv"
     path.write_bytes(encoded(frames, rate=8))  # three seconds, of which two frames each are looked at
-    sampled = tiny.embed(path, role="document", think=False)
-    assert np.array_equal(sampled.vector, tiny.embed(frames[::4], role="document", think=False).vector)
-    few = tiny.embed({"video": frames, "num_frames": 4}, role="document", think=False)
-    assert np.array_equal(few.vector, tiny.embed(frames[::6], role="document", think=False).vector)
+    for one, other in ((path, frames[::4]), ({"video": frames, "num_frames": 4}, frames[::6])):
+        assert np.array_equal(*vectors_of([one, other]))
 
 
 def test_a_video_filmed_upright_is_upright() -> None:
