@@ -41,11 +41,11 @@ LATER |= {
     "replace": 14,
     "name": 3,
     "category": 4,
-    "ground": 3,
+    "ground": 6,  # with copied texts, what is learnt last
     "describe": 4,
     "find": 4,
 }
-LATER |= {"document.scene": 5, "document.picture": 4, "document.text": 2}
+LATER |= {"document.scene": 5, "document.picture": 4, "document.text": 4}
 assert BEGINNING.keys() == LATER.keys()
 LATER_FROM = 0.5
 

@@ -47,7 +47,7 @@ class Plan:
     bank_scenes: int = 16000
     bank_renderings: int = 30
     held_out_scenes: int = 2000
-    reasoner_steps: int = 2600
+    reasoner_steps: int = 6000
     reasoner_rows: int = 12
     head_rounds: tuple[HeadRound, ...] = field(default=HEAD_ROUNDS)
     head_questions: int = 32
