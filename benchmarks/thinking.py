@@ -39,6 +39,8 @@ WAYS: dict[str, dict[str, Think | bool]] = {
     },
     "traces": {str(count): Think(num_traces=count, temperature=TEMPERATURE, seed=1) for count in (1, 2, 4, 8)},
 }
+TICKS = (0, 2, 4, 6, 8, 16, 32, 64, 128)
+OFFSETS = {"limit": (-12, 4), "settled": (5, -3), "traces": (0, 6)}
 LABELS = {
     "limit": "a limit on the trace",
     "settled": "ends when the vector has settled",
@@ -84,12 +86,14 @@ def draw(results: Results, path: Path) -> None:
         if points:
             axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o", label=LABELS[way])
             for x, y, name in points:
-                axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
+                axes.annotate(name, (x, y), textcoords="offset points", xytext=OFFSETS[way], fontsize=7)
+    axes.set_xscale("symlog", linthresh=8)
+    axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
     axes.set_xlabel("tokens spent a question, forced tokens of snapshots included")
     axes.set_ylabel("Hit@1 in %, mean over kinds")
     axes.set_title("tte-tiny on held-out scenes")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=150)
 
 
