@@ -9,35 +9,37 @@ mean the same everywhere. Knows the conversation; knows no rival.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import numpy as np
 from transformers import AutoTokenizer
 
+from benchmarks.baselines.rival import Rival, RivalError
 from benchmarks.core.contest import contest, figures
-from benchmarks.core.machine import ROOT, machine
+from benchmarks.core.machine import machine
 from benchmarks.core.options import out_option
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
 from benchmarks.models import Unavailable, smollm2
+from benchmarks.shapes import SHAPES
 from benchmarks.ways import DEFAULT_WAYS, Loaded
+from benchmarks.workload import make_batch
 from tte_runtime.config import EngineConfig
 from tte_runtime.evaluation.compare import Arm
 from tte_runtime.inputs.items import parse_item
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.recipes.registry import choose_recipe
+from tte_runtime.types import Think
 
-__all__ = ["RIVALS", "Rival", "RivalError", "main", "table"]
+__all__ = ["RIVALS", "main", "table"]
 
 RIVALS = {
     "onnx_genai": "writes only",
@@ -48,57 +50,7 @@ RIVALS = {
 }
 
 
-PACKAGE = "benchmarks.baselines"
 LONGEST = 4096  # tokens of a trace where nothing is said
-
-
-class RivalError(Exception):
-    """A rival cannot be started, or failed on a question."""
-
-
-class Rival:
-    """A rival in its own process.
-
-    Args:
-        name: of its file in benchmarks/baselines. python: of its environment. model: as it reads it.
-
-    Raises:
-        RivalError: it did not come up; its own words stand on stderr.
-    """
-
-    def __init__(self, name: str, python: str, model: str) -> None:
-        self.name = name
-        if not Path(python).is_file():
-            raise RivalError(f"{python} is no Python: make the environment that benchmarks/baselines/{name}.py names")
-        command = [python, "-m", f"{PACKAGE}.{name}", model]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.versions = self._read()["versions"]
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a batch."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RivalError(f"{self.name} ended with status {self._process.wait()}; see what it wrote above")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RivalError(f"{self.name}: {answer['error']}")
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def words(count: int, prompt: int) -> Iterator[str]:
@@ -109,41 +61,61 @@ def words(count: int, prompt: int) -> Iterator[str]:
         yield f"{number} " + " ".join(rng.choice(known, size=max(1, prompt - 4)))
 
 
-def compare(loaded: Loaded, rivals: Sequence[Rival], *, prompt: int, trace: int, rounds: int) -> dict[str, Any]:
-    """Judge and time our ways and the rivals on text of one request."""
-    item = {"text": next(words(1, prompt))}
+def make_items(*, batch: int, prompt: int, image: int) -> list[dict[str, Any]]:
+    """Texts of about `prompt` tokens, or questions about pictures of `image` tokens each (Qwen2-VL's 28 pixels)."""
+    if image:
+        return make_batch(SHAPES["qwen2vl-2b"], image, batch)
+    return [{"text": text} for text in words(batch, prompt)]
+
+
+def question_of(loaded: Loaded, items: list[dict[str, Any]], think: Think | None, folder: Path) -> dict[str, Any]:
+    """What a rival is asked: the same prompts, a picture as one placeholder and a file under `folder`."""
+    renderer, options = loaded.plain.renderer, {"priority": "interactive", "normalize": True, "arrival": 0.0}
+    requests = [renderer.render(parse_item(item), "query", think, **options) for item in items]  # type: ignore[arg-type]
+    prompts = []
+    for request in requests:
+        hidden = {i for span in request.media for i in range(span.start + 1, span.start + span.length)}
+        prompts.append([token for i, token in enumerate(request.prompt_ids) if i not in hidden])
+    images = []
+    for number, item in enumerate(items):
+        if "image" in item:
+            images.append(str(folder / f"{number}.png"))
+            item["image"].save(images[-1])
+    return {
+        "prompts": prompts,
+        "texts": [renderer.tokenizer.decode(ids) for ids in prompts],
+        "images": images,
+        "trace": requests[0].max_trace_tokens,
+        "close": [*requests[0].close_ids, *requests[0].suffix_ids],
+    }
+
+
+def compare(
+    loaded: Loaded, rivals: Sequence[Rival], items: list[dict[str, Any]], *, trace: int, rounds: int
+) -> dict[str, Any]:
+    """Judge and time our ways and the rivals on one batch."""
     ways, _ = loaded.ways(DEFAULT_WAYS)
-    with loaded.steering.lengths(trace) as think:
-        traces = loaded.traces([item], think)
-        failures, _ = loaded.judge(ways, [item], traces)
+    with loaded.steering.lengths(trace) as think, TemporaryDirectory() as folder:
+        traces = loaded.traces(items, think)
+        failures, _ = loaded.judge(ways, items, traces)
+        question = question_of(loaded, items, think, Path(folder))
         arms = [Arm(name, partial(way.embed, think=think), way.before) for name, way in ways.items()]
-        request = loaded.plain.renderer.render(
-            parse_item(item), "query", think, priority="interactive", normalize=True, arrival=0.0
-        )
-        text = loaded.plain.renderer.prompt_text("query", parse_item(item), [])
-        question: dict[str, Any] = {
-            "prompts": [list(request.prompt_ids)],
-            "texts": [text],
-            "images": [],
-            "trace": trace,
-            "close": [*request.close_ids, *request.suffix_ids],
-        }
         agreement = {}
         for rival in rivals:
-            written = rival.ask(question)["traces"][0]
-            same = sum(a == b for a, b in zip(written, traces[0], strict=False))
-            agreement[rival.name] = same / trace
-            if len(written) != trace:
-                failures[rival.name] = f"wrote {len(written)} tokens instead of {trace}"
+            written = rival.ask(question)["traces"]
+            pairs = [pair for row in zip(written, traces, strict=True) for pair in zip(*row, strict=False)]
+            agreement[rival.name] = sum(a == b for a, b in pairs) / (trace * len(items))
+            if {len(row) for row in written} != {trace}:
+                failures[rival.name] = f"wrote traces of {[len(row) for row in written]} tokens instead of {trace}"
             arms.append(Arm(rival.name, partial(_ask, rival, question)))
-        found = figures(contest(arms, [item], failures, rounds=rounds))
+        found = figures(contest(arms, items, failures, rounds=rounds))
     return {
         "ok": not failures,
         "error": "; ".join(f"{name}: {why}" for name, why in failures.items()),
         "ways": found,
         "same_tokens": agreement,
-        "prompt": len(request.prompt_ids),
         "trace": trace,
+        "batch": len(items),
         "rivals": {rival.name: rival.versions for rival in rivals},
     }
 
@@ -159,7 +131,7 @@ def table(row: Row) -> str:
         ratio, low, high = way["ratio"]
         same = row["same_tokens"].get(name)
         agreement = "" if same is None else f"{same:.0%}"
-        rate = f"{1000 * row['trace'] / way['p50']:.1f}"
+        rate = f"{1000 * row['trace'] * row['batch'] / way['p50']:.1f}"
         does = RIVALS.get(name, "the whole job")
         lines.append([name, does, f"{way['p50']:.1f}", rate, f"{ratio:.2f} [{low:.2f}, {high:.2f}]", agreement])
     return markdown(["engine", "does", "p50 ms", "trace tokens/s", "times ours [95 %]", "same tokens"], lines)
@@ -183,6 +155,8 @@ def _recipe(folder: Path) -> Recipe:
     "--rival", "named", nargs=3, multiple=True, metavar="NAME PYTHON MODEL", help=f"Of {', '.join(RIVALS)}; repeatable."
 )
 @click.option("--prompt", default=128, show_default=True, type=click.IntRange(1), help="About so many tokens.")
+@click.option("--image", default=0, show_default=True, type=click.IntRange(0), help="Tokens of a picture; 0: text.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Requests at once.")
 @click.option("--trace", default=128, show_default=True, type=click.IntRange(1), help="Tokens of the trace.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--device", default="auto", show_default=True)
@@ -192,6 +166,8 @@ def main(
     model: Path | None,
     named: Sequence[tuple[str, str, str]],
     prompt: int,
+    image: int,
+    batch: int,
     trace: int,
     rounds: int,
     device: str,
@@ -218,8 +194,10 @@ def main(
                 continue
             open_rivals.callback(rival.close)
             rivals.append(rival)
-        row = compare(loaded, rivals, prompt=prompt, trace=trace, rounds=rounds)
-    key = f"{model.name}/{config.device}/{config.dtype}/prompt={prompt}/trace={trace}/{len(named)} rivals"
+        items = make_items(batch=batch, prompt=prompt, image=image)
+        row = compare(loaded, rivals, items, trace=trace, rounds=rounds)
+    what = f"image={image}" if image else f"prompt={prompt}"
+    key = f"{model.name}/{config.device}/{config.dtype}/{what}/trace={trace}/batch={batch}/{len(named)} rivals"
     row = Results(out, machine(config.device)).add("rivals", key, row)
     click.echo(table(row))
     if row["error"]:

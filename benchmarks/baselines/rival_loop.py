@@ -22,7 +22,7 @@ class Question:
     """A batch: token ids or text with a picture's path, and how many tokens every trace has.
 
     Attributes:
-        prompts: token ids of each prompt, placeholders of a picture unexpanded. texts: the same as text.
+        prompts: token ids of each prompt, a picture being one placeholder. texts: the same as text.
         images: a path for each prompt, or none for any.
         close: ids that are fed after a trace before its vector is read.
     """

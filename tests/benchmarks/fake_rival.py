@@ -20,17 +20,13 @@ def load(folder: str) -> Callable[[Question], Answer]:
     def run(question: Question) -> Answer:
         if question.trace == 13:
             raise ValueError("thirteen")
-        prompts = torch.tensor(question.prompts)
+        return Answer([one(prompt, question.trace) for prompt in question.prompts])
+
+    def one(prompt: list[int], trace: int) -> list[int]:
+        ids = torch.tensor([prompt])
+        options = {"max_new_tokens": trace, "do_sample": False, "eos_token_id": [], "pad_token_id": 0}
         with torch.inference_mode():
-            whole = model.generate(
-                prompts,
-                attention_mask=torch.ones_like(prompts),
-                max_new_tokens=question.trace,
-                do_sample=False,
-                eos_token_id=[],
-                pad_token_id=0,
-            )
-        return Answer(whole[:, prompts.shape[1] :].tolist())
+            return model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist()
 
     return run
 

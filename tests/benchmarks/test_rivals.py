@@ -13,7 +13,10 @@ from click.testing import CliRunner
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks import rivals
+from benchmarks.baselines import rival
 from benchmarks.core.results import read_rows
+from benchmarks.shapes import SHAPES, recipe_of
+from benchmarks.ways import Loaded
 from tte_runtime.models.checkpoint import find_folder
 
 FAKE = "fake_rival"
@@ -35,12 +38,25 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rivals, "PACKAGE", "tests.benchmarks")
+    monkeypatch.setattr(rival, "PACKAGE", "tests.benchmarks")
     monkeypatch.setattr(rivals, "RIVALS", {FAKE: "writes only"})
 
 
 def run(text_folder: Path, out: Path, *rival: str, trace: str = "5") -> Any:
-    options = ["--model", str(text_folder), "--prompt", "9", "--trace", trace, "--rounds", "2", "--out", str(out)]
+    options = [
+        "--model",
+        str(text_folder),
+        "--prompt",
+        "9",
+        "--trace",
+        trace,
+        "--batch",
+        "2",
+        "--rounds",
+        "2",
+        "--out",
+        str(out),
+    ]
     return CliRunner().invoke(rivals.main, [*options, *rival])
 
 
@@ -56,15 +72,29 @@ def test_a_rival_takes_its_turns(text_folder: Path, tmp_path: Path) -> None:
     assert "talk of an engine" not in done.stdout
 
 
+def test_a_question_with_pictures(tmp_path: Path) -> None:
+    loaded = Loaded(find_folder("tte-tiny"), recipe_of(SHAPES["tte-tiny"]), device="cpu", dtype="float32")
+    items = rivals.make_items(batch=2, prompt=9, image=16)
+    with loaded.steering.lengths(4) as think:
+        question = rivals.question_of(loaded, items, think, tmp_path)
+    loaded.close()
+    pad = loaded.plain.model.config.image_token_id
+    assert [ids.count(pad) for ids in question["prompts"]] == [1, 1] and question["trace"] == 4
+    assert all(text.count("<|image_pad|>") == 1 for text in question["texts"])
+    assert (
+        all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in question["images"]) and len(question["images"]) == 2
+    )
+
+
 def test_one_that_dies_or_fails_says_so(text_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(rivals.RivalError, match="ended with status 7"):
-        rivals.Rival(FAKE, sys.executable, "nowhere")
-    rival = rivals.Rival(FAKE, sys.executable, str(text_folder))
+    with pytest.raises(rival.RivalError, match="ended with status 7"):
+        rival.Rival(FAKE, sys.executable, "nowhere")
+    fake_one = rival.Rival(FAKE, sys.executable, str(text_folder))
     question = {"prompts": [[1, 2]], "texts": [""], "images": [], "trace": 13, "close": []}
-    with pytest.raises(rivals.RivalError, match="ValueError: thirteen"):
-        rival.ask(question)
-    assert len(rival.ask({**question, "trace": 2})["traces"][0]) == 2
-    rival.close()
+    with pytest.raises(rival.RivalError, match="ValueError: thirteen"):
+        fake_one.ask(question)
+    assert len(fake_one.ask({**question, "trace": 2})["traces"][0]) == 2
+    fake_one.close()
 
 
 def test_an_unknown_rival_is_refused(text_folder: Path, tmp_path: Path) -> None:
