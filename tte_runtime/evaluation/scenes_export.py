@@ -1,8 +1,8 @@
 """The held-out scenes as image datasets of MMEB's layout, one a kind, so that other models can be asked them.
 
-VLM2Vec's own parsers, started in the folder, read them unchanged, and so does `tte eval mmeb`. They know text candidates
-or picture candidates, never both in one list; so each kind is asked among all documents of the pool that are of its
-answer's medium, fewer than in `evaluation/scenes.py`. Knows scenes and files; no model.
+VLM2Vec's own parsers, started in the folder, read them unchanged, and so does `tte eval mmeb`. They know candidates
+that are texts or that are pictures, never both in one list; so each kind is asked among all documents of the pool that
+are of its answer's medium, fewer than in `evaluation/scenes.py`. Knows scenes and files; no model.
 """
 
 from __future__ import annotations
