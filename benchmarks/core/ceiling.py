@@ -14,26 +14,31 @@ import torch
 __all__ = ["flop_rate", "read_bandwidth"]
 
 REPETITIONS = 12
-LARGEST = 1 << 28  # bytes: far beyond any cache of a CPU
+LARGEST = {"cpu": 1 << 28, "cuda": 1 << 31}  # bytes: far beyond any cache, and long beside the start of a kernel
 PRODUCT = {"cpu": 1024, "cuda": 8192}  # rows and columns of the square product
 
 
-def read_bandwidth(device: str, size: int = LARGEST) -> float:
+def read_bandwidth(device: str, size: int | None = None) -> float:
     """GB/s of reading `size` bytes again and again.
 
     A model whose weights fit into the last cache is read from there, so its ceiling is that of its own size: give
-    that. Sizes below 1 MiB and above 256 MiB are taken as these.
+    that. Sizes below 1 MiB, and above 256 MiB (2 GiB on CUDA), are taken as these, and the latter where none is given.
     """
-    size = min(max(size, 1 << 20), LARGEST)
+    most = LARGEST[_kind(device)]
+    size = min(max(size or most, 1 << 20), most)
     values = torch.ones(size // 4, device=device)
     return size / _best(values.sum, device) / 1e9
 
 
 def flop_rate(device: str, dtype: torch.dtype) -> float:
     """TFLOP/s of a square matrix product in `dtype`, multiply and add counted as two."""
-    side = PRODUCT["cuda" if device.startswith("cuda") else "cpu"]
+    side = PRODUCT[_kind(device)]
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / _best(lambda: left @ right, device) / 1e12
+
+
+def _kind(device: str) -> str:
+    return "cuda" if device.startswith("cuda") else "cpu"
 
 
 def _best(call: Callable[[], Any], device: str) -> float:
