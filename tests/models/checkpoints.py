@@ -43,7 +43,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 
 def thinking() -> Recipe:
-    """A recipe of the test's own: a trace of at most 9 tokens, then a suffix."""
+    """A recipe of the test's own: a trace of at most 6 tokens, then a suffix."""
     prompt = RolePrompt("<|im_start|>user\n{media}{text}<|im_end|>\n<|im_start|>assistant\n", think=True)
     return Recipe(
         name="thinking",
@@ -52,7 +52,7 @@ def thinking() -> Recipe:
         stop=("<|im_end|>",),
         close=("<|im_end|>",),
         suffix=("<|endoftext|>",),
-        max_trace_tokens=9,
+        max_trace_tokens=6,
     )
 
 

@@ -32,8 +32,7 @@ def items(family: str) -> list[Any]:
     return [
         words[1],
         {"image": first, "text": "what is it?"},
-        {"images": [first, second], "text": "and these?"},
-        {"images": [second, second, noise(9, 150, 3)]},
+        {"images": [first, second, second, noise(9, 150, 3)], "text": "and these?"},
         {"video": noise(5, 60, 45, 3), "text": "how does it end?"},
     ]
 

@@ -30,7 +30,14 @@ def chatting() -> Recipe:
         "<|im_start|>user\n{media}{text}<|im_end|>\n<|im_start|>assistant\n",
         think=True,
     )
-    return Recipe("chatting", {"query": prompt, "document": prompt}, "last", ("<|im_end|>",), ("<|im_end|>",), (), 24)
+    return Recipe(
+        name="chatting",
+        roles={"query": prompt, "document": prompt},
+        readout="last",
+        stop=("<|im_end|>",),
+        close=("<|im_end|>",),
+        max_trace_tokens=16,
+    )
 
 
 @pytest.fixture(scope="module", params=[smollm2, smollm2_gguf], ids=["safetensors", "gguf"])
