@@ -23,6 +23,7 @@ from tte_runtime.ops import Draw, Pooling, StepLayout
 from tte_runtime.ops.transfer import to_device
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # rows; the last is the most that one launch of decode_linear takes
+ALIGNMENT = 16  # bytes; kernels are compiled once more for pointers that are aligned to less
 STAGES = 3  # pinned buffers in turn: the host writes one while the copy of the one before may still be under way
 LONGS = ("ids", "read_lane", "write_lane", "slot", "position", "seed", "draw_position", "trace_index")
 
@@ -66,18 +67,27 @@ class _Block:
     @classmethod
     def make(cls, size: int, width: int, device: torch.device, *, pinned: bool = False) -> _Block:
         """Zeros: every row is padding."""
-        four = 4 * size
-        ends = list(itertools.accumulate([8 * size * len(LONGS), four, four, four, four * width, size]))
-        block = torch.zeros(ends[-1], dtype=torch.uint8, device=device, pin_memory=pinned)
-        longs, temperature, kv_lens, dims, table, flags = (block[a:b] for a, b in itertools.pairwise([0, *ends]))
+        parts = {  # bytes of each, in order
+            "longs": 8 * size * len(LONGS),
+            "temperature": 4 * size,
+            "kv_lens": 4 * size,
+            "dims": 4 * size,
+            "table": 4 * size * width,
+            "normalize": size,
+        }
+        starts = [0, *itertools.accumulate(-(-length // ALIGNMENT) * ALIGNMENT for length in parts.values())]
+        block = torch.zeros(starts[-1], dtype=torch.uint8, device=device, pin_memory=pinned)
+        views = {
+            name: block[start : start + length] for (name, length), start in zip(parts.items(), starts, strict=False)
+        }
         return cls(
             block,
-            longs.view(torch.int64).view(len(LONGS), size),
-            temperature.view(torch.float32),
-            kv_lens.view(torch.int32),
-            dims.view(torch.int32),
-            table.view(torch.int32).view(size, width),
-            flags.view(torch.bool),
+            views["longs"].view(torch.int64).view(len(LONGS), size),
+            views["temperature"].view(torch.float32),
+            views["kv_lens"].view(torch.int32),
+            views["dims"].view(torch.int32),
+            views["table"].view(torch.int32).view(size, width),
+            views["normalize"].view(torch.bool),
         )
 
     def __getitem__(self, name: str) -> torch.Tensor:
