@@ -25,9 +25,16 @@ Call = Callable[[], Any]
 OPS = TorchOps()
 
 
+def _swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)
+
+
 def _linear(inputs: Inputs) -> Call:
     x, bias, residual = inputs["x"], inputs["bias"], inputs["residual"]
     matrix = pack_matrix(inputs["weight"], "w16")
+    if inputs["swiglu"]:
+        return lambda: _swiglu(matrix.times(x))
     if residual is not None and bias is None:
         return lambda: matrix.times_plus(x, residual)
     return lambda: matrix.times(x, bias) if residual is None else matrix.times(x, bias) + residual
@@ -44,8 +51,7 @@ def _decode_linear(inputs: Inputs) -> Call:
             return matrix.times_plus(normed, residual)
         y = matrix.times(normed, bias)
         if inputs["swiglu"]:
-            gate, up = y.chunk(2, dim=-1)
-            y = F.silu(gate).mul_(up)
+            y = _swiglu(y)
         return y if residual is None else y + residual
 
     return call
