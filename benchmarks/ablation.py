@@ -8,7 +8,6 @@ Knows the command line and the table; the techniques stand in `benchmarks.switch
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from benchmarks.core.machine import machine
 from benchmarks.core.options import budget_option, out_option, place_options
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
-from benchmarks.core.work import INCOMPLETE, Item, run_items
+from benchmarks.core.work import Item, conclude, run_items
 from benchmarks.shapes import SHAPES, folder_of, recipe_of
 from benchmarks.steering import Steering
 from benchmarks.switches import SWITCHES, Embed, Switch
@@ -151,12 +150,7 @@ def main(
     todo = list(ablation.items())
     left = run_items(todo, results, budget)
     ablation.close()
-    rows = [row for item in todo if (row := results.get(item.stage, item.key))]
-    click.echo(table(rows))
-    if left:
-        click.echo(f"{left} techniques left: run the same command again.", err=True)
-        sys.exit(INCOMPLETE)
-    sys.exit(int(not all(row["ok"] for row in rows)))
+    conclude(todo, left, results, table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ command line and the table.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from benchmarks.core.machine import machine
 from benchmarks.core.options import Rates, budget_option, out_option, place_options
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
-from benchmarks.core.work import INCOMPLETE, Item, run_items
+from benchmarks.core.work import Item, conclude, run_items
 from benchmarks.shapes import SHAPES, folder_of, recipe_of
 from benchmarks.systems import DynamicBatching, RuntimeSystem, System
 from benchmarks.traffic import Traffic, make_traffic
@@ -203,12 +202,7 @@ def main(
     todo = list(contest.items(rates, seconds=seconds, objective_ms=objective_ms))
     left = run_items(todo, results, budget)
     contest.close()
-    rows = [row for item in todo if (row := results.get(item.stage, item.key))]
-    click.echo(table(rows))
-    if left:
-        click.echo(f"{left} rows left: run the same command again.", err=True)
-        sys.exit(INCOMPLETE)
-    sys.exit(int(not all(row["ok"] for row in rows)))
+    conclude(todo, left, results, table)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+import click
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.core.results import Results
+from benchmarks.core.results import Results, Row
 
-__all__ = ["INCOMPLETE", "Item", "run_items"]
+__all__ = ["INCOMPLETE", "Item", "conclude", "run_items"]
 
 INCOMPLETE = 3  # exit status: work is left, the same command goes on
 
@@ -46,6 +47,16 @@ def run_items(
                 bar.write(f"[{number}/{len(items)}] {item.stage} {item.key} {verdict}", file=sys.stderr)
             bar.update()
     return 0
+
+
+def conclude(items: Sequence[Item], left: int, results: Results, table: Callable[[list[Row]], str]) -> NoReturn:
+    """Print the table of what is done and end the command: 0 all well, 1 something failed, 3 work is left."""
+    rows = [row for item in items if (row := results.get(item.stage, item.key))]
+    click.echo(table(rows))
+    if left:
+        click.echo(f"{left} items left: run the same command again.", err=True)
+        sys.exit(INCOMPLETE)
+    sys.exit(int(not all(row["ok"] for row in rows)))
 
 
 def _do(item: Item, results: Results) -> dict[str, Any]:

@@ -216,7 +216,7 @@ class Engine:
     def _followers(self, chunk: Chunk, copies: list[tuple[int, int]]) -> list[Sequence]:
         """The further traces of a request whose prompt ends with this chunk; without room they queue like others."""
         family = self._live[chunk.sequence.order]
-        if not family.waiting or chunk.stop < chunk.sequence.prompt_len or chunk.sequence.dispensable:
+        if not family.waiting or chunk.stop < chunk.sequence.prompt_len:
             return []
         followers, family.waiting = family.waiting, []
         forked = []

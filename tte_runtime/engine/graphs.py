@@ -154,9 +154,8 @@ class DecodeGraphs:
         sizes = [size for size in SIZES if size <= enough]
         before = _allocated(runner.device)
         bar = tqdm(reversed(sizes), total=len(sizes), desc="capturing decode graphs", unit="graph", leave=False)
-        steps = {
-            size: _Step(runner, size, width, capture) for size in bar
-        }  # the largest first: the others fit its memory
+        # The largest first: the others find room in its memory.
+        steps = {size: _Step(runner, size, width, capture) for size in bar}
         self._steps = dict(sorted(steps.items()))
         self.num_bytes = _allocated(runner.device) - before
 
