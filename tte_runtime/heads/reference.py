@@ -5,24 +5,21 @@ The readable reference: training and the plain baseline run it, and the engine's
 it. Think-Then-Embed (arXiv 2510.05014) found this head best (layers initialised from the backbone, fed the
 states some layers before the end) and leaves its details open; ours are: all positions of prompt + trace +
 one terminal token, the backbone's own M-RoPE positions, causal, an own final norm, read at the terminal
-token. Knows nothing of pages, caches or engines.
+token. Of every family: the layers are those of transformers' decoder for the config. Knows nothing of pages, caches
+or engines.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Qwen2VLConfig
-from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    Qwen2VLDecoderLayer,
-    Qwen2VLRMSNorm,
-    Qwen2VLRotaryEmbedding,
-    Qwen2VLTextModel,
-)
+from transformers import AutoModel
 
 from tte_runtime.errors import CheckpointError
 
@@ -34,14 +31,15 @@ class ReferenceHead(nn.Module):
     the last token.
     """
 
-    def __init__(self, config: Qwen2VLConfig, num_layers: int) -> None:
+    def __init__(self, config: Any, num_layers: int) -> None:
         super().__init__()
-        text = config.get_text_config()
-        if text._attn_implementation is None:
-            text._attn_implementation = "sdpa"
-        self.layers = nn.ModuleList([Qwen2VLDecoderLayer(text, index) for index in range(num_layers)])
-        self.norm = Qwen2VLRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
-        self.rotary = Qwen2VLRotaryEmbedding(config=text)
+        text = copy.deepcopy(config.get_text_config())
+        text.num_hidden_layers, text.vocab_size, text.pad_token_id = num_layers, 1, None  # its words are never asked
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[-num_layers:]
+        decoder = AutoModel.from_config(text, attn_implementation=text._attn_implementation or "sdpa").float()
+        self.layers, self.norm, self.rotary = decoder.layers, decoder.norm, decoder.rotary_emb
+        self.axes = 3 if hasattr(config, "vision_config") else 1
 
     def forward(self, tapped: Tensor, position_ids: Tensor, last: Tensor) -> Tensor:
         """Embed.
@@ -60,14 +58,14 @@ class ReferenceHead(nn.Module):
             (length, length), torch.finfo(tapped.dtype).min, dtype=tapped.dtype, device=tapped.device
         ).triu(1)
         hidden = tapped
-        rotation = self.rotary(hidden, position_ids)
+        rotation = self.rotary(hidden, position_ids if self.axes == 3 else position_ids[0])
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotation)
         rows = hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
         return F.normalize(self.norm(rows).float(), dim=-1)
 
-    def initialise_from(self, backbone: Qwen2VLTextModel) -> None:
-        """Copy the backbone's last layers and its final norm: the paper's best start."""
+    def initialise_from(self, backbone: Any) -> None:
+        """Copy the last layers and the final norm of the backbone's decoder: the paper's best start."""
         own = len(self.layers)
         for mine, theirs in zip(self.layers, backbone.layers[-own:], strict=True):
             mine.load_state_dict(theirs.state_dict())
@@ -81,7 +79,7 @@ class ReferenceHead(nn.Module):
         save_file(state, Path(folder) / WEIGHTS, metadata={"format": "pt"})
 
     @classmethod
-    def from_checkpoint(cls, folder: str | Path, config: Qwen2VLConfig, weights: str = WEIGHTS) -> ReferenceHead:
+    def from_checkpoint(cls, folder: str | Path, config: Any, weights: str = WEIGHTS) -> ReferenceHead:
         """Load a head as fp32. Its depth is what the file holds. Raises CheckpointError when the file is
         missing or does not fit.
         """
