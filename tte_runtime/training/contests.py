@@ -81,13 +81,13 @@ class Contests:
     """The stream of batches of `size` questions.
 
     `write` gives the model's own traces of prompts; every OWN_EVERY-th batch has those instead of the
-    teacher's, so that the head has seen the mistakes it will meet.
+    teacher's, so that the head has seen the mistakes it will meet. `None`: no item has a trace.
     """
 
     bank: Bank
     encoder: Encoder
     tower: Qwen2VisionTransformerPretrainedModel
-    write: Callable[[list[tuple[list[int], Tensor | None]]], list[list[int]]]
+    write: Callable[[list[tuple[list[int], Tensor | None]]], list[list[int]]] | None
     seed: int
     size: int
     length: int
@@ -106,7 +106,9 @@ class Contests:
                 column.append(self._document(answer, rng))
         drafts = self._seen([draft for column in columns for draft in column])
         prompts = [self._prompt(draft) for draft in drafts]
-        if index % OWN_EVERY == OWN_EVERY - 1:
+        if self.write is None:
+            thoughts: list[list[int]] = [[] for _ in prompts]
+        elif index % OWN_EVERY == OWN_EVERY - 1:
             thoughts = self.write(prompts)
         else:
             thoughts = [self.encoder.trace(draft.trace) for draft in drafts]
@@ -179,7 +181,7 @@ class Contests:
         without = WITHOUT_TRACE[draft.role] * self.damage
         if draw < without:
             thought = []
-        elif draw < without + CUT_TRACE * self.damage:
+        elif thought and draw < without + CUT_TRACE * self.damage:
             thought = [*thought[: int(rng.integers(1, len(thought)))], self.encoder.stop]
         words = self.encoder.encode(" ".join(answer_words(draft.trace)))
         return Item([*ids, *thought, self.encoder.suffix], features, words)

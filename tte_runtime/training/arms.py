@@ -1,0 +1,202 @@
+"""What tte-tiny is held against, trained on the same scenes: direct embedders, and the separate embedder of TTE_s.
+
+All are the bundled model's decoder, trained whole and read at the last token. Two never think: *direct* starts where
+the reasoner started, from the tower's naming tables; *looped* goes on from it with its layers run twice, which is the
+compute that thinking costs. The third, *embedder*, reads prompt and trace and starts from the reasoner's weights.
+Questions, documents, hard negatives and losses are the head's (contests.py, head.py). Knows nothing of how arms are
+served (evaluation/arms.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Qwen2VLForConditionalGeneration
+
+from tte_runtime.training.bank import Bank, make_bank
+from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
+from tte_runtime.training.checkpoint import MAX_TRACE_TOKENS, round_weights
+from tte_runtime.training.contests import Contest, Contests, Item
+from tte_runtime.training.generate import greedy_traces
+from tte_runtime.training.head import CONTRAST_JOINS, TEMPERATURE, WORDS_END, Round, word_loss
+from tte_runtime.training.loop import autocast, fit, keep
+from tte_runtime.training.reasoner import ReasonerTraining, adopt_words
+from tte_runtime.training.tiny import Plan
+from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
+from tte_runtime.training.tower import train_tower
+
+GROUP_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One embedder: how often its layers run, whether it reads traces, and its rounds of training."""
+
+    loops: int
+    traces: bool
+    rounds: tuple[Round, ...]
+
+
+# The direct embedder sees 128,000 questions, twice as many as the heads, the looped one 64,000 more.
+ARMS = {
+    "direct": Arm(1, False, (Round(4000, 1e-3, True, 0.0),)),
+    "looped": Arm(2, False, (Round(2000, 6e-4, False, 0.0),)),
+    "embedder": Arm(1, True, (Round(400, 5e-4, True, 1.0), Round(400, 4e-4, False, 1.0), Round(300, 4e-4, False, 0.3))),
+}
+
+
+class DecoderEmbedder(nn.Module):
+    """A decoder read at the last token: its layers `loops` times, the final norm, L2."""
+
+    def __init__(self, model: Qwen2VLForConditionalGeneration, loops: int) -> None:
+        super().__init__()
+        self.decoder = model.model.language_model
+        self.image_token = model.config.image_token_id
+        self.loops = loops
+
+    def forward(self, group: Group) -> Tensor:
+        """L2-normalised vectors, fp32 [S, C], of right-padded items."""
+        table = self.decoder.embed_tokens
+        hidden = table(group.ids)
+        if group.features is not None:
+            slots = (group.ids == self.image_token).unsqueeze(-1)
+            hidden = hidden.masked_scatter(slots, group.features.to(hidden.dtype))
+        length = group.ids.shape[1]
+        mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)[None, None]
+        rotation = self.decoder.rotary_emb(hidden, group.positions)
+        for layer in [*self.decoder.layers] * self.loops:
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotation)
+        last = hidden[torch.arange(len(hidden)), group.lengths - 1]
+        return F.normalize(self.decoder.norm(last).float(), dim=-1)
+
+    def embed(self, items: list[Item], encoder: Encoder) -> Tensor:
+        """Vectors of items in the order given; sorted by length inside so that little is padded."""
+        order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
+        vectors = []
+        for start in range(0, len(order), GROUP_SIZE):
+            chosen = [items[index] for index in order[start : start + GROUP_SIZE]]
+            rows = [TrainingSequence(one.ids, [IGNORED] * len(one.ids), one.features) for one in chosen]
+            vectors.append(self(pad(rows, encoder)))
+        return torch.cat(vectors)[torch.tensor(order).argsort()]
+
+
+class ArmTraining(nn.Module):
+    """What Trainer sees: the decoder's parameters and the loss, which is the head's.
+
+    `table` is the word table of the first lessons, [V, C]; it stays as it was.
+    """
+
+    def __init__(self, embedder: DecoderEmbedder, encoder: Encoder, table: Tensor) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.encoder = encoder
+        self.register_buffer("table", table.detach().clone(), persistent=False)
+        self.loss = MultipleNegativesRankingLoss(model=nn.Identity(), scale=1 / TEMPERATURE)
+        self.seen: list[tuple[float, float]] = []
+
+    def forward(self, contest: Contest) -> dict[str, Tensor]:
+        columns = [contest.queries, contest.positives, *contest.negatives]
+        items = [item for column in columns for item in column]
+        with autocast("cpu"):
+            vectors = self.embedder.embed(items, self.encoder).float()
+        contrast = self.loss.compute_loss_from_embeddings(list(vectors.split(len(contest.queries))), torch.empty(0))
+        words = word_loss(vectors, self.table, items)
+        self.seen.append((contrast.item(), words.item()))
+        share = min(max((contest.progress - CONTRAST_JOINS) / (WORDS_END - CONTRAST_JOINS), 0.0), 1.0)
+        return {"loss": share * contrast + (1 - share) * words}
+
+    def report(self) -> str:
+        """The two losses since the last report, in words."""
+        contrast, words = (sum(column) / len(column) for column in zip(*self.seen, strict=True))
+        self.seen.clear()
+        return f"(training) contrast {contrast:.3f} words {words:.3f}"
+
+
+def train_arm(
+    name: str,
+    start: Qwen2VLForConditionalGeneration,
+    reasoner: Qwen2VLForConditionalGeneration,
+    bank: Bank,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    rounds: tuple[Round, ...] | None = None,
+) -> DecoderEmbedder:
+    """Train one arm, or load, round by round, what `folder` has finished.
+
+    Args:
+        name: of ARMS.
+        start: the weights to start from; they are changed.
+        reasoner: the finished reasoner, which writes the traces for an arm that reads them; its tower sees boards.
+        rounds: in the stead of the arm's own, for trials.
+    """
+    arm = ARMS[name]
+    embedder = DecoderEmbedder(start, arm.loops).requires_grad_(True)
+    training = ArmTraining(embedder, encoder, reasoner.get_input_embeddings().weight)
+    write = partial(greedy_traces, reasoner, encoder=encoder, max_tokens=MAX_TRACE_TOKENS) if arm.traces else None
+    for number, plan in enumerate(rounds or arm.rounds):
+        done = folder / f"{name}{number}.safetensors"
+        if not done.is_file():
+            tower, length = reasoner.model.visual, plan.steps
+            contests = Contests(
+                bank, encoder, tower, write, seed + number, batch_size, length, plan.words_first, plan.damage
+            )
+            fit(
+                f"{name}, round {number + 1}",
+                training,
+                contests,
+                lambda items: {"contest": items[0]},
+                folder / f"{name}-run{number}",
+                steps=plan.steps,
+                batch_size=1,
+                learning_rate=plan.learning_rate,
+                seed=seed,
+                check=training.report,
+                check_every=100,
+            )
+            keep(embedder.decoder.state_dict(), done)
+        embedder.decoder.load_state_dict(load_file(done))
+    return embedder.eval()
+
+
+def train_arms(out: Path, names: Sequence[str], *, seed: int, batch_size: int = 32) -> None:
+    """Train arms beside a finished reasoner: `out`/stages holds what `tte train tiny` has left there.
+
+    Results are `out`/stages/arms/<name><round>.safetensors. Looped goes on from direct, so direct comes first.
+    """
+    stages = out / "stages"
+    tokenizer = build_tokenizer()
+    encoder = Encoder(tokenizer)
+    reasoner = build_model(build_config(tokenizer), seed)
+    naming = train_tower(
+        reasoner.model.visual, reasoner.config.get_text_config().hidden_size, stages / "tower", seed=seed
+    )
+    fresh = copy.deepcopy(reasoner)
+    adopt_words(fresh, naming, encoder)
+    ReasonerTraining(reasoner).load_state_dict(load_file(stages / "reasoner" / "decoder.safetensors"))
+    round_weights(reasoner)
+    reasoner.eval().requires_grad_(False)
+    plan = Plan()
+    tower, file = reasoner.model.visual, stages / "bank" / "train.safetensors"
+    bank = make_bank(tower, file, seed=seed, split="train", scenes=plan.bank_scenes, renderings=plan.bank_renderings)
+    for name in names:
+        start = copy.deepcopy(reasoner if ARMS[name].traces else fresh)
+        if name == "looped":
+            start.model.language_model.load_state_dict(load_file(stages / "arms" / "direct0.safetensors"))
+        train_arm(name, start, reasoner, bank, encoder, stages / "arms", batch_size=batch_size, seed=seed)
+
+
+if __name__ == "__main__":
+    train_arms(Path(sys.argv[1]), sys.argv[3:], seed=int(sys.argv[2]))
