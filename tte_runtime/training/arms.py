@@ -47,10 +47,10 @@ class Arm:
     rounds: tuple[Round, ...]
 
 
-# The direct embedder sees 128,000 questions, twice as many as the heads, the looped one 64,000 more.
+# The direct embedder sees 128,000 questions, twice as many as the heads, the looped one 38,400 more.
 ARMS = {
     "direct": Arm(1, False, (Round(4000, 1e-3, True, 0.0),)),
-    "looped": Arm(2, False, (Round(2000, 6e-4, False, 0.0),)),
+    "looped": Arm(2, False, (Round(1200, 6e-4, False, 0.0),)),
     "embedder": Arm(1, True, (Round(400, 5e-4, True, 1.0), Round(400, 4e-4, False, 1.0), Round(300, 4e-4, False, 0.3))),
 }
 
