@@ -96,6 +96,8 @@ class ArmTraining(nn.Module):
     `table` is the word table of the first lessons, [V, C]; it stays as it was.
     """
 
+    table: Tensor
+
     def __init__(self, embedder: DecoderEmbedder, encoder: Encoder, table: Tensor) -> None:
         super().__init__()
         self.embedder = embedder
