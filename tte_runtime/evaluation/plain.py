@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tte_runtime.engine.request import EngineRequest
 from tte_runtime.errors import OptionError
-from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.heads.reference import HeadModule, load_reference_head
 from tte_runtime.inputs.items import parse_item
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.models.checkpoint import Checkpoint, find_folder, read_config
@@ -60,7 +60,7 @@ class PlainEmbedder:
         head: the TTE_u head, or `None`. tap_layer: the states it reads.
     """
 
-    def __init__(self, model: Any, renderer: PromptRenderer, head: ReferenceHead | None, tap_layer: int | None) -> None:
+    def __init__(self, model: Any, renderer: PromptRenderer, head: HeadModule | None, tap_layer: int | None) -> None:
         self.model = model
         self.renderer = renderer
         self.head = head
@@ -84,7 +84,7 @@ class PlainEmbedder:
         if chosen.readout == "head":
             entry = (read_tte_json(folder) or {})["head"]
             tap_layer = entry["tap_layer"]
-            head = ReferenceHead.from_checkpoint(folder, model.config, entry["weights"]).to(device, dtype)
+            head = load_reference_head(folder, model.config, entry).to(device, dtype)
         renderer = PromptRenderer(checkpoint.processors, chosen, config)
         return cls(model.to(device).eval(), renderer, head, tap_layer)
 

@@ -14,11 +14,18 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.heads.reference import WEIGHTS, HeadModule
 from tte_runtime.training.blueprint import build_image_processor
 
 HEAD_LAYERS = 3
 TAP_LAYER = 3
+# Sizes of each kind of head over states 192 wide: small, because the weights are kept in the repository.
+HEADS: dict[str, dict[str, int]] = {
+    "decoder_layers": {"num_layers": HEAD_LAYERS},
+    "attention_pooler": {"num_queries": 1, "num_heads": 6, "intermediate_size": 160},
+    "latent_attention": {"num_latents": 64, "num_heads": 6, "intermediate_size": 256},
+    "qformer": {"num_layers": 1, "num_queries": 8, "num_heads": 6, "intermediate_size": 512},
+}
 MAX_TRACE_TOKENS = 96
 PROMPTS = {
     "query": "<|im_start|>user\n{media}{text}<|im_end|>\n<|im_start|>assistant\n",
@@ -27,8 +34,8 @@ PROMPTS = {
 STOP, SUFFIX = "<|im_end|>", "<|endoftext|>"
 
 
-def recipe() -> dict[str, Any]:
-    """What tte.json says: how this checkpoint embeds."""
+def recipe(kind: str = "decoder_layers") -> dict[str, Any]:
+    """What tte.json says: how this checkpoint embeds, with which kind of head."""
     return {
         "recipe": "tte_u",
         "roles": {role: {"prompt": prompt, "think": True} for role, prompt in PROMPTS.items()},
@@ -36,12 +43,7 @@ def recipe() -> dict[str, Any]:
         "close": [STOP],
         "suffix": [SUFFIX],
         "max_trace_tokens": MAX_TRACE_TOKENS,
-        "head": {
-            "kind": "decoder_layers",
-            "num_layers": HEAD_LAYERS,
-            "tap_layer": TAP_LAYER,
-            "weights": "head.safetensors",
-        },
+        "head": {"kind": kind, **HEADS[kind], "tap_layer": TAP_LAYER, "weights": WEIGHTS},
     }
 
 
@@ -59,9 +61,10 @@ def write_checkpoint(
     folder: Path,
     model: Qwen2VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
-    head: ReferenceHead,
+    head: HeadModule,
+    kind: str = "decoder_layers",
 ) -> None:
-    """Write everything but the model card, weights in bfloat16. `model` is not changed."""
+    """Write everything but the model card, weights in bfloat16. `model` is not changed; `kind` is the head's."""
     folder.mkdir(parents=True, exist_ok=True)
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     GenerationConfig(
@@ -73,4 +76,4 @@ def write_checkpoint(
     tokenizer.save_pretrained(folder)
     build_image_processor().save_pretrained(folder)
     head.save(folder)
-    (folder / "tte.json").write_text(json.dumps(recipe(), indent=2) + "\n", encoding="utf-8")
+    (folder / "tte.json").write_text(json.dumps(recipe(kind), indent=2) + "\n", encoding="utf-8")

@@ -3,11 +3,13 @@ question -> document.
 
 The loss is sentence-transformers' MultipleNegativesRankingLoss over vectors (scale 50 = 1 / 0.02) with hard
 negatives. The head starts as a copy of the backbone's last layers. Knows nothing of how traces are written;
-it sees the states of given ones.
+it sees the states of given ones. Several kinds of head can learn in one run: the frozen backbone's states, the costly
+part, are computed once, and each head learns what it would alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
 
-from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.heads.reference import HeadModule, make_reference_head
 from tte_runtime.training.bank import Bank
-from tte_runtime.training.checkpoint import HEAD_LAYERS, MAX_TRACE_TOKENS, TAP_LAYER
+from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, TAP_LAYER
 from tte_runtime.training.contests import Contest, Contests, Item
 from tte_runtime.training.generate import greedy_traces
 from tte_runtime.training.loop import autocast, fit, keep
@@ -54,24 +56,28 @@ def tapped_states(model: Qwen2VLForConditionalGeneration, group: Group) -> Tenso
     return hidden
 
 
-def embed(model: Qwen2VLForConditionalGeneration, head: ReferenceHead, items: list[Item], encoder: Encoder) -> Tensor:
+def embed(model: Qwen2VLForConditionalGeneration, head: HeadModule, items: list[Item], encoder: Encoder) -> Tensor:
     """Vectors of items in the order given, [S, E]; sorted by length inside so that little is padded."""
+    return embed_with(model, {"": head}, items, encoder)[""]
+
+
+def embed_with(
+    model: Qwen2VLForConditionalGeneration, heads: Mapping[str, HeadModule], items: list[Item], encoder: Encoder
+) -> dict[str, Tensor]:
+    """What several heads make of the same items, by the heads' names; the backbone runs once."""
     order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
-    vectors: list[Tensor] = []
+    vectors: dict[str, list[Tensor]] = {name: [] for name in heads}
+    device = model.lm_head.weight.device
     for start in range(0, len(order), GROUP_SIZE):
         chosen = [items[index] for index in order[start : start + GROUP_SIZE]]
         group = pad([TrainingSequence(one.ids, [IGNORED] * len(one.ids), one.features) for one in chosen], encoder)
-        device = model.lm_head.weight.device
-        vectors.append(
-            head(
-                tapped_states(model, group).float(),
-                group.positions.to(device),
-                (group.lengths - 1).to(device),
-            )
-        )
+        states = tapped_states(model, group).float()
+        positions, last = group.positions.to(device), (group.lengths - 1).to(device)
+        for name, head in heads.items():
+            vectors[name].append(head(states, positions, last))
     back = torch.empty(len(order), dtype=torch.int64)
     back[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(vectors)[back.to(vectors[0].device)]
+    return {name: torch.cat(parts)[back.to(device)] for name, parts in vectors.items()}
 
 
 def word_loss(vectors: Tensor, table: Tensor, items: list[Item]) -> Tensor:
@@ -88,40 +94,48 @@ def word_loss(vectors: Tensor, table: Tensor, items: list[Item]) -> Tensor:
 
 
 class HeadTraining(nn.Module):
-    """What Trainer sees: the head's parameters and the loss.
+    """What Trainer sees: the parameters of one head or several, and the sum of their losses.
 
     First lessons: InfoNCE alone, from the start, separates pictures from boards from texts and then stays
     there. So the vector is first asked, directly, for the words that its item stands for; InfoNCE joins in
     and then goes on alone.
     """
 
-    def __init__(self, model: Qwen2VLForConditionalGeneration, head: ReferenceHead, encoder: Encoder) -> None:
+    def __init__(
+        self, model: Qwen2VLForConditionalGeneration, heads: Mapping[str, HeadModule], encoder: Encoder
+    ) -> None:
         super().__init__()
-        self.head = head
+        self.heads = nn.ModuleDict(heads)
         self.encoder = encoder
         # In a tuple, so that the frozen backbone is no part of this module's parameters.
         self.frozen = (model,)
         self.loss = MultipleNegativesRankingLoss(model=nn.Identity(), scale=1 / TEMPERATURE)
-        self.seen: list[tuple[float, float]] = []
+        self.seen: dict[str, list[tuple[float, float]]] = {kind: [] for kind in heads}
 
     def forward(self, contest: Contest) -> dict[str, Tensor]:
         columns = [contest.queries, contest.positives, *contest.negatives]
         items = [item for column in columns for item in column]
-        with autocast(next(self.head.parameters()).device.type):
-            vectors = embed(self.frozen[0], self.head, items, self.encoder)
-        parts = list(vectors.float().split(len(contest.queries)))
-        contrast = self.loss.compute_loss_from_embeddings(parts, torch.empty(0))
-        words = word_loss(vectors.float(), self.frozen[0].get_input_embeddings().weight, items)
-        self.seen.append((contrast.item(), words.item()))
         join, alone = CONTRAST_JOINS, WORDS_END
         share = min(max((contest.progress - join) / (alone - join), 0.0), 1.0)
-        return {"loss": share * contrast + (1 - share) * WORD_WEIGHT * words}
+        with autocast(next(self.heads.parameters()).device.type):
+            vectors = embed_with(self.frozen[0], dict(self.heads.items()), items, self.encoder)
+        losses = []
+        for kind, own in vectors.items():
+            parts = list(own.float().split(len(contest.queries)))
+            contrast = self.loss.compute_loss_from_embeddings(parts, torch.empty(0))
+            words = word_loss(own.float(), self.frozen[0].get_input_embeddings().weight, items)
+            self.seen[kind].append((contrast.item(), words.item()))
+            losses.append(share * contrast + (1 - share) * WORD_WEIGHT * words)
+        return {"loss": torch.stack(losses).sum()}
 
     def report(self) -> str:
-        """The two losses since the last report, in words."""
-        contrast, words = (sum(column) / len(column) for column in zip(*self.seen, strict=True))
-        self.seen.clear()
-        return f"(training) contrast {contrast:.3f} words {words:.3f}"
+        """The two losses of every head since the last report, in words."""
+        said = []
+        for kind, seen in self.seen.items():
+            contrast, words = (sum(column) / len(column) for column in zip(*seen, strict=True))
+            seen.clear()
+            said.append(f"{kind}: contrast {contrast:.3f} words {words:.3f}")
+        return "(training) " + ", ".join(said)
 
 
 @dataclass(frozen=True)
@@ -147,43 +161,98 @@ def train_head(
     encoder: Encoder,
     folder: Path,
     *,
+    kind: str = "decoder_layers",
     rounds: tuple[Round, ...] = ROUNDS,
     batch_size: int,
     seed: int,
-) -> ReferenceHead:
-    """Train the head over the frozen model, or load, round by round, what `folder` has finished."""
-    head = ReferenceHead(model.config, HEAD_LAYERS).to(model.device)
-    head.initialise_from(model.model.language_model)
-    model.requires_grad_(False)
-    for number, plan in enumerate(rounds):
-        done = folder / f"head{number}.safetensors"
-        if not done.is_file():
-            training = HeadTraining(model, head, encoder)
-            contests = Contests(
-                bank,
-                encoder,
-                model.model.visual,
-                lambda prompts: greedy_traces(model, prompts, encoder, MAX_TRACE_TOKENS),
-                seed + number,
-                batch_size,
-                plan.steps,
-                plan.words_first,
-                plan.damage,
-            )
-            fit(
-                f"head, round {number + 1}",
-                training,
-                contests,
-                lambda items: {"contest": items[0]},
-                folder / f"run{number}",
-                steps=plan.steps,
-                batch_size=1,
-                learning_rate=plan.learning_rate,
-                seed=seed,
-                device=model.device.type,
-                check=training.report,
-                check_every=50,
-            )
-            keep(head.state_dict(), done)
-        head.load_state_dict(load_file(done))
-    return head.eval()
+) -> HeadModule:
+    """Train one head over the frozen model, or load, round by round, what `folder` has finished (head<round>)."""
+    lessons = _Lessons(model, bank, encoder, folder, rounds, batch_size, seed)
+    return lessons.teach([kind], lambda _: "")[kind]
+
+
+def train_heads(
+    model: Qwen2VLForConditionalGeneration,
+    bank: Bank,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    kinds: Sequence[str] = tuple(HEADS),
+    rounds: tuple[Round, ...] = ROUNDS,
+    batch_size: int,
+    seed: int,
+) -> dict[str, HeadModule]:
+    """Train several kinds of head on the same batches; each learns what `train_head` alone would have taught it.
+
+    Finished rounds are kept in `folder` by kind (head<round>.<kind>), and only what is missing is trained.
+    """
+    lessons = _Lessons(model, bank, encoder, folder, rounds, batch_size, seed)
+    return lessons.teach(kinds, lambda kind: f".{kind}")
+
+
+@dataclass(frozen=True)
+class _Lessons:
+    """The rounds of a run; arguments as those of `train_head`."""
+
+    model: Qwen2VLForConditionalGeneration
+    bank: Bank
+    encoder: Encoder
+    folder: Path
+    rounds: tuple[Round, ...]
+    batch_size: int
+    seed: int
+
+    def teach(self, kinds: Sequence[str], suffix: Callable[[str], str]) -> dict[str, HeadModule]:
+        """Heads by kind, in eval mode. `suffix` tells the files of a kind apart."""
+        heads = {kind: self._fresh(kind) for kind in kinds}
+        self.model.requires_grad_(False)
+        for number in range(len(self.rounds)):
+            done = {kind: self.folder / f"head{number}{suffix(kind)}.safetensors" for kind in kinds}
+            missing = [kind for kind in kinds if not done[kind].is_file()]
+            if missing:
+                # The folder is named by who learns in it: a run is gone on with by the same heads only.
+                learners = "".join(suffix(kind) for kind in missing)
+                self._round(number, {kind: heads[kind] for kind in missing}, self.folder / f"run{number}{learners}")
+            for kind in missing:
+                keep(heads[kind].state_dict(), done[kind])
+            for kind, head in heads.items():
+                head.load_state_dict(load_file(done[kind]))
+        return {kind: head.eval() for kind, head in heads.items()}
+
+    def _fresh(self, kind: str) -> HeadModule:
+        """A head as it begins: a function of kind and seed, whoever else is made before it."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            head = make_reference_head(kind, self.model.config, **HEADS[kind]).to(self.model.device)
+        head.initialise_from(self.model.model.language_model)
+        return head
+
+    def _round(self, number: int, heads: Mapping[str, HeadModule], run: Path) -> None:
+        model, encoder, plan = self.model, self.encoder, self.rounds[number]
+        training = HeadTraining(model, heads, encoder)
+        contests = Contests(
+            self.bank,
+            encoder,
+            model.model.visual,
+            lambda prompts: greedy_traces(model, prompts, encoder, MAX_TRACE_TOKENS),
+            self.seed + number,
+            self.batch_size,
+            plan.steps,
+            plan.words_first,
+            plan.damage,
+        )
+        fit(
+            f"head, round {number + 1}",
+            training,
+            contests,
+            lambda items: {"contest": items[0]},
+            run,
+            steps=plan.steps,
+            batch_size=1,
+            learning_rate=plan.learning_rate,
+            seed=self.seed,
+            device=model.device.type,
+            check=training.report,
+            check_every=50,
+            clip_apart=list(heads.values()),
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
+
+MAX_GRADIENT_NORM = 1.0
 
 
 def say(text: str) -> None:
@@ -76,6 +78,19 @@ class _Progress(TrainerCallback):
         )
 
 
+class _ClipApart(TrainerCallback):
+    """Clips the gradients of several modules each by its own norm, as if each were trained alone."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.modules = modules
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        for module in self.modules:
+            nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
+
+
 class _InOrder(Trainer):
     """Trainer that takes the items in order: a stage's curriculum is a function of the item's index."""
 
@@ -115,11 +130,13 @@ def fit(
     device: str = "cpu",
     check: Callable[[], str] | None = None,
     check_every: int = 500,
+    clip_apart: Sequence[nn.Module] = (),
 ) -> None:
     """Train `model` in place for `steps` steps of `batch_size` items; go on from the last checkpoint in
     `folder` if there is one.
 
-    `check` measures something on held-out data every `check_every` steps and says it in words.
+    `check` measures something on held-out data every `check_every` steps and says it in words. `clip_apart` are
+    parts of the model, together all of it, whose gradients are clipped each by its own norm.
     """
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -130,7 +147,7 @@ def fit(
         warmup_steps=warmup_steps,
         weight_decay=0.01,
         adam_beta2=0.98,
-        max_grad_norm=1.0,
+        max_grad_norm=0.0 if clip_apart else MAX_GRADIENT_NORM,
         seed=seed,
         use_cpu=device == "cpu",
         save_steps=save_every,
@@ -146,7 +163,7 @@ def fit(
         args=arguments,
         train_dataset=IndexDataset(steps * batch_size, make),
         data_collator=collate,
-        callbacks=[_Progress(name, check, check_every)],
+        callbacks=[_Progress(name, check, check_every), *([_ClipApart(clip_apart)] if clip_apart else [])],
     )
     # Trainer adds a printer to stdout when tqdm is off; stdout is for data.
     trainer.remove_callback(PrinterCallback)

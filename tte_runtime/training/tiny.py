@@ -20,7 +20,7 @@ import click
 import torch
 
 from tte_runtime.errors import OptionError
-from tte_runtime.heads.reference import ReferenceHead
+from tte_runtime.heads.reference import HeadModule
 from tte_runtime.scenes.split import Split
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
@@ -113,7 +113,7 @@ class _Run:
                 check_count=self.plan.reasoner_checks,
             )
 
-    def head(self, bank: Bank) -> ReferenceHead:
+    def head(self, bank: Bank) -> HeadModule:
         folder = self.work / "head"
         with self.stage("head", folder / f"head{len(self.plan.head_rounds) - 1}.safetensors"):
             return train_head(
