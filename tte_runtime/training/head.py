@@ -106,6 +106,7 @@ class HeadTraining(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(heads)
+        self.by_kind = dict(heads)
         self.encoder = encoder
         # In a tuple, so that the frozen backbone is no part of this module's parameters.
         self.frozen = (model,)
@@ -118,7 +119,7 @@ class HeadTraining(nn.Module):
         join, alone = CONTRAST_JOINS, WORDS_END
         share = min(max((contest.progress - join) / (alone - join), 0.0), 1.0)
         with autocast(next(self.heads.parameters()).device.type):
-            vectors = embed_with(self.frozen[0], dict(self.heads.items()), items, self.encoder)
+            vectors = embed_with(self.frozen[0], self.by_kind, items, self.encoder)
         losses = []
         for kind, own in vectors.items():
             parts = list(own.float().split(len(contest.queries)))

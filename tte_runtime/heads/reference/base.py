@@ -30,7 +30,7 @@ class HeadModule(nn.Module, ABC):
             L2-normalised vectors, fp32 [S, E] with E = C.
         """
 
-    def initialise_from(self, backbone: nn.Module) -> None:
+    def initialise_from(self, backbone: Any) -> None:
         """Begin as a copy of parts of the backbone, where a kind can; the others keep their random start."""
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, weights: str = WEIGHTS) -> None:
