@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent
 FOUND = re.search(r'^__version__ = "(.+)"$', (ROOT / "tte_runtime" / "__init__.py").read_text("utf-8"), re.MULTILINE)
 assert FOUND, 'tte_runtime/__init__.py must hold a line __version__ = "..."'
 
-TRAIN = ["accelerate>=1.10", "sentence-transformers>=5.2"]
+TRAIN = ["accelerate>=1.10", "peft>=0.18", "sentence-transformers>=5.2"]
 MEDIA = ["av>=14", "pypdfium2>=4.30"]
 MMEB = ["pyarrow>=17"]
 REMOTE = ["openai>=1.60"]
 BENCH = ["matplotlib>=3.9", "pytest-benchmark>=5.1"]
 GGUF = ["accelerate>=1.10", "gguf>=0.10"]  # what transformers' own reader asks for
-TEST = ["build>=1.2", "hypothesis>=6.100", "peft>=0.18", "pytest>=8.4", "pytest-xdist>=3.6"]
+TEST = ["build>=1.2", "hypothesis>=6.100", "pytest>=8.4", "pytest-xdist>=3.6"]
 LINT = ["mypy>=1.18", "ruff>=0.14"]
 
 setup(

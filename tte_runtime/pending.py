@@ -1,4 +1,4 @@
-"""A request on its way, as its caller sees it. Knows nothing of the way."""
+"""Work on its way, as its caller sees it. Knows nothing of the way."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from tte_runtime.errors import EngineError
+from tte_runtime.outcome import Outcome
 
-if TYPE_CHECKING:
-    from tte_runtime.outcome import Outcome
+Value = TypeVar("Value")
 
 
-class Pending:
-    """A request on its way: wait for its result, or give it up.
-
-    It is settled once, by whoever comes first: the engine, a failed preparation, `cancel`, or `Pipeline.close`.
-    """
+class Settled(Generic[Value]):
+    """Something on its way: wait for it, or give it up. It is settled once, by whoever comes first."""
 
     def __init__(self) -> None:
-        self._future: Future[Outcome] = Future()
+        self._future: Future[Value] = Future()
         self._on_cancel: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
-    def result(self) -> Outcome:
+    def result(self) -> Value:
         """Wait for the result; raises what the request failed with."""
         return self._future.result()
 
@@ -46,7 +43,7 @@ class Pending:
         if on_cancel is not None:
             on_cancel()
 
-    def succeed(self, result: Outcome) -> None:
+    def succeed(self, result: Value) -> None:
         """Settle with a result, unless it is settled."""
         with contextlib.suppress(InvalidStateError):
             self._future.set_result(result)
@@ -62,3 +59,7 @@ class Pending:
             self._on_cancel = cancel
         if self.done:
             cancel()
+
+
+class Pending(Settled[Outcome]):
+    """A request on its way: settled by the engine, a failed preparation, `cancel`, or `Pipeline.close`."""

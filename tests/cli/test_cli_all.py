@@ -43,7 +43,7 @@ def test_without_a_command_help_is_printed(tte: Tte) -> None:
         (["--verbos"], "error: unknown option '--verbos'. Known: --help, --version."),
         (["index", "find"], "error: unknown command 'find'. Known: build, search."),
         (["index", "build", "x"], "error: Missing option '--out'. See: tte index build --help"),
-        (["train", "huge"], "error: unknown command 'huge'. Known: tiny."),
+        (["train", "huge"], "error: unknown command 'huge'. Known: embedder, head, reasoner, tiny, traces."),
     ],
 )
 def test_unknown_words_are_refused_with_the_known_ones(tte: Tte, words: list[str], said: str) -> None:

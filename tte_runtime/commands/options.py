@@ -10,6 +10,7 @@ import click
 from tte_runtime.errors import OptionError
 
 if TYPE_CHECKING:
+    from tte_runtime.reasoners.base import Reasoner
     from tte_runtime.types import Think
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -49,24 +50,29 @@ def system_options(command: Decorated) -> Decorated:
 
 
 def system(reasoner: str | None, reasoner_model: str | None, traces: str | None) -> dict[str, Any]:
-    """What the options add to `Embedder.from_pretrained`.
+    """What the options add to `Embedder.from_pretrained`; raises OptionError as `reasoner_of`."""
+    found: dict[str, Any] = {} if traces is None else {"traces": traces}
+    if reasoner is None and reasoner_model is None:
+        return found
+    return found | {"reasoner": reasoner_of(reasoner, reasoner_model, ("--reasoner", "--reasoner-model"))}
+
+
+def reasoner_of(place: str | None, model: str | None, names: tuple[str, str]) -> Reasoner:
+    """Who writes traces: a checkpoint, or an endpoint and what it calls its model. `names` are the two options'.
 
     Raises:
         OptionError: an endpoint without its model's name, or a name without an endpoint.
     """
-    remote = reasoner is not None and reasoner.startswith(("http://", "https://"))
-    if remote != (reasoner_model is not None):
-        raise OptionError("--reasoner URL and --reasoner-model NAME belong together. Give both, or a PATH.")
-    found: dict[str, Any] = {} if traces is None else {"traces": traces}
-    if reasoner is not None and reasoner_model is not None:
+    remote = place is not None and place.startswith(("http://", "https://"))
+    if place is None or remote != (model is not None):
+        raise OptionError(f"{names[0]} URL and {names[1]} NAME belong together. Give both, or a PATH.")
+    if model is not None:
         from tte_runtime.reasoners.remote import RemoteReasoner
 
-        found["reasoner"] = RemoteReasoner(reasoner, model=reasoner_model)
-    elif reasoner is not None:
-        from tte_runtime.reasoners.local import LocalReasoner
+        return RemoteReasoner(place, model=model)
+    from tte_runtime.reasoners.local import LocalReasoner
 
-        found["reasoner"] = LocalReasoner(reasoner)
-    return found
+    return LocalReasoner(place)
 
 
 def think_options(command: Decorated) -> Decorated:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tte_runtime.engine.request import EngineRequest
 from tte_runtime.errors import OptionError
@@ -26,7 +25,7 @@ from tte_runtime.heads.reference import HeadModule, load_reference_head
 from tte_runtime.inputs.items import parse_item
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.models.checkpoint import Checkpoint, find_folder, read_config
-from tte_runtime.models.gguf import pretrained_model
+from tte_runtime.models.stock import load_stock
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.recipes.registry import choose_recipe, read_tte_json
 from tte_runtime.types import Role, Think
@@ -79,7 +78,7 @@ class PlainEmbedder:
         checkpoint = Checkpoint.of(find_folder(name_or_path))
         folder, config = checkpoint.folder, read_config(checkpoint)
         chosen = choose_recipe(folder, recipe)
-        model = _load(checkpoint, config, dtype)
+        model = load_stock(checkpoint, config, dtype)
         head, tap_layer = None, None
         if chosen.readout == "head":
             entry = (read_tte_json(folder) or {})["head"]
@@ -251,14 +250,3 @@ def _place(request: EngineRequest, trace: list[int]) -> int:
     if readout.kind == "generated_marker" and readout.marker_id in trace:
         return len(request.prompt_ids) + len(trace) - 1 - trace[::-1].index(readout.marker_id)
     return -1
-
-
-def _load(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
-    """transformers' own model, with an adapter merged in by peft."""
-    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-    model = auto.from_pretrained(**pretrained_model(checkpoint.model), dtype=dtype, attn_implementation="sdpa")
-    if not checkpoint.adapted:
-        return model
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()

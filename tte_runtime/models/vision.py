@@ -88,9 +88,7 @@ class VisionTower:
         if not pixels:
             return []
         patches = torch.cat(list(pixels)).to(self._device, self._dtype)
-        output = self._tower(patches, grid_thw=torch.tensor(grids, device=self._device))
-        merged = getattr(output, "pooler_output", output)  # a bare tensor before transformers 5.13
-        planes = torch.stack([merged, *getattr(output, "deepstack_features", ())], dim=1)
+        planes = planes_of(self._tower(patches, grid_thw=torch.tensor(grids, device=self._device)))
         return list(planes.split([t * h * w // self._merge for t, h, w in grids]))
 
     def same_as(self, other: VisionTower) -> bool:
@@ -103,6 +101,12 @@ class VisionTower:
             and ours.keys() == theirs.keys()
             and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
         )
+
+
+def planes_of(output: Any) -> torch.Tensor:
+    """What a tower of transformers gave, as [N, 1 + n, C]: features, then those of DeepStack."""
+    merged = getattr(output, "pooler_output", output)  # a bare tensor before transformers 5.13
+    return torch.stack([merged, *getattr(output, "deepstack_features", ())], dim=1)
 
 
 def _pack(tower: torch.nn.Module) -> None:

@@ -123,11 +123,11 @@ class Reasoner(ABC):
     """Names a reasoner for `Embedder.from_pretrained(..., reasoner=...)`: a `LocalReasoner` or a `RemoteReasoner`."""
 
     @abstractmethod
-    def load(self, embedder: Model, options: dict[str, Any], loop: EngineLoop) -> Writer:
+    def load(self, embedder: Model | None, options: dict[str, Any], loop: EngineLoop) -> Writer:
         """Make it ready to write.
 
         Args:
-            embedder: the model that reads its traces.
+            embedder: the model that reads its traces; `None` where they are written to be kept.
             options: of the engine, as the embedder was given them.
             loop: drives the engines of both models.
         """

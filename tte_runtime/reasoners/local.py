@@ -45,7 +45,7 @@ class LocalReasoner(Reasoner):
         self.think = think or Think()
         self.options = options
 
-    def load(self, embedder: Model, options: dict[str, Any], loop: EngineLoop) -> Writer:
+    def load(self, embedder: Model | None, options: dict[str, Any], loop: EngineLoop) -> Writer:
         """Load the checkpoint; errors as for `Embedder.from_pretrained`."""
         folder = find_folder(self.path)
         recipe = _writing(choose_recipe(folder, self.recipe or default_recipe(folder, "reasoner")))
@@ -67,18 +67,18 @@ class LocalWriter(Writer):
 
     Args:
         model: the reasoner.
-        embedder: the model that reads its traces.
+        embedder: the model that reads its traces; `None` where nobody does here.
         loop: drives the reasoner's engine.
         think: limits and sampling where a request gives none.
     """
 
-    def __init__(self, model: Model, embedder: Model, loop: EngineLoop, think: Think) -> None:
+    def __init__(self, model: Model, embedder: Model | None, loop: EngineLoop, think: Think) -> None:
         self.model = model
         self.think = think
         self.identity = model.identity
         self._loop = loop
         self._tokens = TraceTokens(model.renderer)
-        self.shares_ids = self._tokens.same_as(TraceTokens(embedder.renderer))
+        self.shares_ids = embedder is None or self._tokens.same_as(TraceTokens(embedder.renderer))
 
     def thinks(self, role: Role) -> bool:
         """As its recipe does."""

@@ -92,7 +92,7 @@ class RemoteReasoner(Reasoner):
         self.timeout, self.max_retries = timeout, max_retries
         self.extra = dict(extra or {})
 
-    def load(self, embedder: Model, options: dict[str, Any], loop: EngineLoop) -> Writer:
+    def load(self, embedder: Model | None, options: dict[str, Any], loop: EngineLoop) -> Writer:
         """Make the client; nothing is sent yet. Raises MissingExtraError where `openai` is not installed."""
         try:
             from openai import AsyncOpenAI

@@ -92,7 +92,14 @@ class _ClipApart(TrainerCallback):
 
 
 class _InOrder(Trainer):
-    """Trainer that takes the items in order: a stage's curriculum is a function of the item's index."""
+    """Trainer that takes the items in order: a stage's curriculum is a function of the item's index.
+
+    Its checkpoints hold what is trained; the frozen rest is where it was.
+    """
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        state = self.model.state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {n: state[n] for n, p in self.model.named_parameters() if p.requires_grad})
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
@@ -125,6 +132,7 @@ def fit(
     batch_size: int,
     learning_rate: float,
     seed: int,
+    accumulate: int = 1,
     warmup_steps: int = 100,
     save_every: int = 200,
     device: str = "cpu",
@@ -132,8 +140,8 @@ def fit(
     check_every: int = 500,
     clip_apart: Sequence[nn.Module] = (),
 ) -> None:
-    """Train `model` in place for `steps` steps of `batch_size` items; go on from the last checkpoint in
-    `folder` if there is one.
+    """Train `model` in place for `steps` steps of `accumulate` times `batch_size` items; go on from the last
+    checkpoint in `folder` if there is one.
 
     `check` measures something on held-out data every `check_every` steps and says it in words. `clip_apart` are
     parts of the model, together all of it, whose gradients are clipped each by its own norm.
@@ -142,6 +150,7 @@ def fit(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulate,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=warmup_steps,
@@ -161,7 +170,7 @@ def fit(
     trainer = _InOrder(
         model=model,
         args=arguments,
-        train_dataset=IndexDataset(steps * batch_size, make),
+        train_dataset=IndexDataset(steps * batch_size * accumulate, make),
         data_collator=collate,
         callbacks=[_Progress(name, check, check_every), *([_ClipApart(clip_apart)] if clip_apart else [])],
     )
@@ -173,8 +182,8 @@ def fit(
     trainer.train(resume_from_checkpoint=last)
 
 
-def autocast(device: str) -> torch.autocast:
+def autocast(device: str, enabled: bool = True) -> torch.autocast:
     """bfloat16 matrix products, fp32 weights: on CPUs with avx512_bf16 half the time, on others no worse in
     result.
     """
-    return torch.autocast(device, torch.bfloat16)
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)

@@ -7,38 +7,24 @@ first step, nearly the sum of the words for what it shows and where. Knows nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
 
 from tte_runtime.scenes.questions import KINDS
 from tte_runtime.training.bank import Bank
-from tte_runtime.training.loop import autocast, fit, in_words, keep, say
+from tte_runtime.training.loop import fit, in_words, keep, say
 from tte_runtime.training.mixture import Mixture, make_sequence
+from tte_runtime.training.objectives import ReasonerTraining
+from tte_runtime.training.states import Batch, forward
 from tte_runtime.training.tokens import IGNORED, Encoder, Row, TrainingSequence, pad
 from tte_runtime.training.tower import NamingTower, contents, places
 
 ROW_TOKENS = 192
 LEARNING_RATE = 1.5e-3
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences side by side: ids, labels int64 [S, T], positions int64 [3, S, T], mask additive fp32 [S,
-    1, T, T] or None for plain causal.
-    """
-
-    ids: Tensor
-    labels: Tensor
-    positions: Tensor
-    mask: Tensor | None
-    features: Tensor | None
 
 
 def stack(rows: list[Row]) -> dict[str, Batch]:
@@ -56,40 +42,6 @@ def stack(rows: list[Row]) -> dict[str, Batch]:
             torch.cat(features) if features else None,
         )
     }
-
-
-def forward(model: Qwen2VLForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits [N, V] and labels [N] of the supervised positions of a batch, picture features given instead
-    of pixels.
-    """
-    device = model.lm_head.weight.device
-    ids = batch.ids.to(device)
-    embeds = model.get_input_embeddings()(ids)
-    if batch.features is not None:
-        slots = (ids == model.config.image_token_id).unsqueeze(-1)
-        embeds = embeds.masked_scatter(slots, batch.features.to(device, embeds.dtype))
-    mask = None if batch.mask is None else {"full_attention": batch.mask.to(device)}
-    output = model.model.language_model(
-        inputs_embeds=embeds, position_ids=batch.positions.to(device), attention_mask=mask, use_cache=False
-    )
-    labels = batch.labels[:, 1:].to(device)
-    asked = labels != IGNORED
-    return model.lm_head(output.last_hidden_state[:, :-1][asked]), labels[asked]
-
-
-class ReasonerTraining(torch.nn.Module):
-    """What Trainer sees: the language model's parameters and the loss."""
-
-    def __init__(self, model: Qwen2VLForConditionalGeneration) -> None:
-        super().__init__()
-        self.language_model = model.model.language_model
-        # Held in a tuple so that the tower and the tied lm_head are no parameters of this module.
-        self.whole = (model,)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with autocast(self.whole[0].device.type):
-            logits, labels = forward(self.whole[0], batch)
-        return {"loss": F.cross_entropy(logits.float(), labels)}
 
 
 def adopt_words(model: Qwen2VLForConditionalGeneration, naming: NamingTower, encoder: Encoder) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from tte_runtime.training.checkpoint import PROMPTS, STOP, SUFFIX
-
-IGNORED = -100
+from tte_runtime.training.states import IGNORED as IGNORED
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""A base model made ready to be trained: transformers' own, its tower frozen, whole or with a LoRA adapter on it.
+
+Also the other way: what was trained as a checkpoint that the runtime serves. Knows files and parameters; knows nothing
+of data and losses.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tte_runtime.errors import CheckpointError, MissingExtraError, OptionError
+from tte_runtime.inputs.prompt import PromptRenderer
+from tte_runtime.models.checkpoint import ADAPTER_CONFIG, Checkpoint, find_folder, read_config
+from tte_runtime.models.gguf import is_gguf
+from tte_runtime.models.stock import load_stock
+from tte_runtime.recipes.base import Recipe
+from tte_runtime.recipes.registry import RECIPES
+from tte_runtime.recipes.tte_json import as_tte_json
+from tte_runtime.training.feeding import Feeder
+
+# All linear layers of the decoder, and none of the tower, whose names are partly the same.
+LORA_TARGETS = r".*\blayers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+PROCESSOR_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "chat_template.jinja", "chat_template.json", "preprocessor_config.json"),
+    *("video_preprocessor_config.json", "processor_config.json"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A base model in training.
+
+    Attributes:
+        name: as it was named.
+        checkpoint: where its parts lie.
+        model: of transformers. Frozen until something is made trainable.
+        stored: the dtype of its files, and of what is written.
+        mixed: matrix products in bfloat16.
+        peft: the model in peft's wrapper, where it has an adapter in training.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    model: Any
+    stored: torch.dtype
+    mixed: bool
+    peft: Any = None
+
+    @classmethod
+    def load(cls, name: str, *, device: str, precision: str) -> Base:
+        """Load a base: a folder, a bundled checkpoint, a LoRA adapter (merged in), or a model id of the hub.
+
+        Args:
+            name: of the base.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            precision: of matrix products: "float32", "bfloat16", or "auto": bfloat16 on a GPU.
+
+        Raises:
+            CheckpointError: it is no checkpoint, has no output embedding, or is a GGUF file.
+        """
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise OptionError(f"unknown precision {precision!r}. Known: auto, float32, bfloat16.")
+        checkpoint = Checkpoint.of(find_folder(name))
+        if is_gguf(checkpoint.model):
+            raise CheckpointError(f"{name} is a GGUF file, which is not trained. Name the model it was made from.")
+        config = read_config(checkpoint)
+        stored = getattr(torch, str(config.dtype or "float32").removeprefix("torch."))
+        on_gpu = device.startswith("cuda")
+        model = load_stock(checkpoint, config, torch.float32)
+        # What is trained on top sees what will be written, also where an adapter was merged in.
+        round_to(model, stored, keep=not on_gpu)
+        model = model.to(device).requires_grad_(False).eval()
+        return cls(name, checkpoint, model, stored, precision == "bfloat16" or (precision == "auto" and on_gpu))
+
+    def renderer(self, recipe: Recipe) -> PromptRenderer:
+        """What prepares its items under a recipe, as serving does."""
+        return PromptRenderer(self.checkpoint.processors, recipe, self.model.config)
+
+    def feeder(self, recipe: Recipe) -> Feeder:
+        """What feeds its items under a recipe."""
+        return Feeder(self.renderer(recipe), self.model.config.get_text_config().max_position_embeddings)
+
+    def unfrozen(self, *, lora: tuple[int, int] | None) -> Base:
+        """The base with its decoder trainable, in fp32: whole, or (rank, alpha) of an adapter.
+
+        Raises:
+            OptionError: an adapter is to be trained on an adapter. MissingExtraError: peft is not installed.
+        """
+        if lora is None:
+            self.model.get_decoder().float().requires_grad_(True)
+            self.model.lm_head.float().requires_grad_(True)
+            return self
+        if self.checkpoint.adapted:
+            raise OptionError(
+                f"{self.name} is an adapter, and an adapter is trained on a whole checkpoint. Train it whole "
+                "(--full), or merge it first."
+            )
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise MissingExtraError("LoRA needs peft. Run: pip install 'tte-runtime[train]'") from error
+        rank, alpha = lora
+        peft = get_peft_model(self.model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS))
+        return replace(self, peft=peft)
+
+    def recompute(self) -> None:
+        """Compute activations again in the backward pass rather than keep them."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint, or the adapter, without a recipe. Weights are rounded to the base's dtype in place."""
+        if self.peft is not None:
+            self._save_adapter(folder)
+            return
+        round_to(self.model, self.stored, keep=False)
+        self.model.save_pretrained(folder)
+        for name in PROCESSOR_FILES:
+            if (self.checkpoint.processors / name).is_file():
+                shutil.copy(self.checkpoint.processors / name, folder / name)
+
+    def _save_adapter(self, folder: Path) -> None:
+        self.peft.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, not filled in
+        path = folder / ADAPTER_CONFIG
+        local = Path(self.name).expanduser()
+        base = str(local.resolve()) if local.is_dir() else self.name
+        entry = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+        path.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def round_to(model: Any, dtype: torch.dtype, *, keep: bool = True) -> None:
+    """Round parameters in place; `keep` keeps the dtype that they are held in.
+
+    Parameters only: `Module.to` would round the rotary frequencies too, which no checkpoint stores.
+    """
+    for parameter in model.parameters():
+        parameter.grad = None
+        rounded = parameter.to(dtype)
+        parameter.data = rounded.to(parameter.dtype) if keep else rounded
+
+
+def write_recipe(folder: Path, recipe: Recipe, head: dict[str, Any] | None = None) -> None:
+    """Write `tte.json`, which reads back as exactly this recipe."""
+    entry = as_tte_json(recipe)
+    if recipe.name in RECIPES:  # what the registry's recipe of that name has, and this one leaves at its default
+        ours = asdict(recipe)
+        entry |= {field: ours[field] for field in RECIPES[recipe.name].make().to_json() if field not in entry}
+        entry.pop("name", None)
+    if head is not None:
+        entry["head"] = head
+    (folder / "tte.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")

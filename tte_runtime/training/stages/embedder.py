@@ -1,0 +1,69 @@
+"""`tte train embedder`: a base learns to embed the data, with the traces where there are some, by InfoNCE.
+
+As the paper's (arXiv 2510.05014): temperature 0.02, query to document, LoRA of rank 16 and alpha 64, batches of 8192 by
+gradient caching, one pass. Knows files and options; the loss is `objectives.py`'s, the loop `loop.py`'s.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tte_runtime.training.base import Base, write_recipe
+from tte_runtime.training.examples import read_examples
+from tte_runtime.training.loop import fit, say
+from tte_runtime.training.objectives import Contrast
+from tte_runtime.training.recipes import reading
+from tte_runtime.training.stages.run import Folder, Options, columns_of, distinct_batches, num_negatives
+from tte_runtime.training.vectors import Vectors
+
+DEFAULTS = Options(epochs=1.0, batch_size=8192, mini_batch=16, learning_rate=1e-4, lora=(16, 64))
+
+
+def train_embedder(
+    base: str,
+    data: Path,
+    out: Path,
+    *,
+    recipe: str | None = None,
+    negatives: int | None = None,
+    options: Options = DEFAULTS,
+) -> Path:
+    """Train `base` as an embedder into the folder `out`, which `Embedder.from_pretrained` loads.
+
+    Args:
+        base: a folder, a bundled checkpoint, or a model id of the hub.
+        data: JSONL, or a folder with one.
+        recipe: how it embeds; by default as TTE_s, with the base's own prompts.
+        negatives: hard negatives a query; by default as many as every line has.
+
+    Raises:
+        DatasetError: a line is wrong, or there are too few. OptionError: `out` is of another run. CheckpointError,
+        RecipeError: the base cannot be trained so.
+    """
+    folder = Folder.of(out, "embedder", base, data, options, recipe=recipe, negatives=negatives)
+    if folder.finished:
+        return out
+    examples = read_examples(data, positives=True)
+    hard = num_negatives(examples, negatives)
+    batches = distinct_batches(examples, hard, options.batch_size, options.epochs, options.seed)
+    loaded = Base.load(base, device=options.device, precision=options.precision)
+    chosen = reading(loaded.checkpoint.folder, recipe)
+    vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed)
+    learner = loaded.unfrozen(lora=options.lora)
+    if options.recompute:
+        learner.recompute()
+    say(f"embedder: {len(batches)} steps of {options.batch_size} queries, {hard} hard negatives each")
+    say(f"embedder: {vectors.traced(examples)}")
+    fit(
+        "embedder",
+        Contrast(loaded.model.get_decoder(), vectors.embed, options.mini_batch),
+        lambda index: batches[index],
+        lambda items: {"columns": columns_of(items[0], hard)},
+        folder.begin(),
+        batch_size=1,
+        device=loaded.model.device.type,
+        **options.fitting(len(batches)),
+    )
+    learner.save(out)
+    write_recipe(out, chosen)
+    return folder.finish()
