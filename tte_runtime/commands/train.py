@@ -206,7 +206,7 @@ def head(
     options = options_of(given)
     from tte_runtime.training.stages.head import train_head
 
-    how = {"num_layers": layers, "tap_layer": tap, "recipe": recipe, "negatives": negatives}
+    how: dict[str, Any] = {"num_layers": layers, "tap_layer": tap, "recipe": recipe, "negatives": negatives}
     click.echo(train_head(base, data, out, options=options, **how))
 
 
