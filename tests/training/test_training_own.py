@@ -1,95 +1,95 @@
-"""`tte train traces | reasoner | embedder | head` on bases of every family: what was trained is what is served."""
+"""Reasoner, embedder and head on bases of every family: what training saw is what the runtime serves."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from own_data import make_base, make_data
 
 from tte_runtime import Embedder
+from tte_runtime.heads.spec import KINDS
 from tte_runtime.training.base import Base
 from tte_runtime.training.examples import read_examples
-from tte_runtime.training.recipes import reading, unified
+from tte_runtime.training.stages import embedder as embedder_stage
+from tte_runtime.training.stages import head as head_stage
 from tte_runtime.training.stages.embedder import train_embedder
 from tte_runtime.training.stages.head import train_head
 from tte_runtime.training.stages.reasoner import train_reasoner
 from tte_runtime.training.stages.run import Options
 from tte_runtime.training.vectors import Vectors
 
-sys.path.append(str(Path(__file__).parents[1] / "models"))
-from checkpoints import make_config, save, thinking
-
-from tte_runtime.heads.reference import ReferenceHead
-from tte_runtime.training.base import write_recipe
-
-SMALL = Options(epochs=1, batch_size=4, mini_batch=2, learning_rate=1e-3, seed=1, device="cpu")
+SMALL = Options(epochs=1, batch_size=3, mini_batch=2, learning_rate=1e-3, seed=1, device="cpu")
 
 
-def make_data(folder: Path, *, pictures: bool, count: int = 9) -> Path:
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(count):
-        query: dict[str, Any] = {"text": f"what is {number}?", "trace": f"<think> it is {number} </think> {number}"}
-        positive: dict[str, Any] = {"text": f"number {number}", "trace": f"a number, {number}"}
-        if pictures and number % 2:
-            name = f"{number}.png"
-            size = (40 + 9 * number, 70, 3)
-            Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(folder / name)
-            query["image"] = name
-        if pictures and number % 3 == 1:
-            positive = {"image": name, "trace": "a picture"}
-        lines.append({"query": query, "positive": positive, "negatives": [f"no {number}", {"text": f"not {number}"}]})
-    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
+@pytest.fixture()
+def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Vectors]]:
+    """What the stages embedded with, the trained model in memory; the last one is the latest."""
+    made: list[Vectors] = []
 
+    def remember(*parts: Any, **options: Any) -> Vectors:
+        made.append(Vectors(*parts, **options))
+        return made[-1]
 
-def base_of(folder: Path, family: str) -> Path:
-    save(folder, make_config(family))
-    write_recipe(folder, thinking())
-    return folder
+    monkeypatch.setattr(embedder_stage, "Vectors", remember)
+    monkeypatch.setattr(head_stage, "Vectors", remember)
+    yield made
 
 
 def assert_served_as_trained(out: Path, vectors: Vectors, data: Path) -> None:
-    """The runtime's vectors are those of the training-time forward, for queries and documents."""
     examples = read_examples(data, positives=True)
     with Embedder.from_pretrained(out) as embedder:
         for role, entries in (
-            ("query", [e.query for e in examples]),
-            ("document", [e.positive for e in examples if e.positive]),
+            ("query", [one.query for one in examples]),
+            ("document", [one.positive for one in examples if one.positive]),
         ):
             with torch.no_grad():
-                trained = vectors.embed(entries).numpy()
+                seen = vectors.embed(entries).numpy()
             served = np.stack([r.vector for r in embedder.embed([e.item for e in entries], role=role, think=True)])
-            assert np.abs(trained - served).max() < 1e-5
+            assert np.abs(seen - served).max() < 1e-5
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3", "llama"])
-def test_every_family(tmp_path: Path, family: str) -> None:
-    base = base_of(tmp_path / "base", family)
-    (tmp_path / "data").mkdir()
+def test_every_family(tmp_path: Path, family: str, trained: list[Vectors]) -> None:
+    base = make_base(tmp_path / "base", family)
     data = make_data(tmp_path / "data", pictures=family.endswith("vl"))
     reasoner = train_reasoner(str(base), data, tmp_path / "reasoner", options=SMALL)
-    before = Base.load(str(base), device="cpu", precision="float32").model.state_dict()
-    after = Base.load(str(reasoner), device="cpu", precision="float32")
-    moved = {name for name, tensor in after.model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved and not any("visual" in name for name in moved)
-    for name, lora in (("lora", (4, 16)), ("full", None)):
-        options = Options(**{**vars(SMALL), "lora": lora})
-        out = train_embedder(str(reasoner), data, tmp_path / name, options=options)
-        loaded = Base.load(str(out), device="cpu", precision="float32")
-        vectors = Vectors(loaded.model, loaded.feeder(reading(out, None)), mixed=False)
-        assert_served_as_trained(out, vectors, data)
-    out = train_head(str(reasoner), data, tmp_path / "unified", options=SMALL)
-    loaded = Base.load(str(out), device="cpu", precision="float32")
-    head = ReferenceHead.from_checkpoint(out, loaded.model.config)
-    entry = json.loads((out / "tte.json").read_text())["head"]
-    vectors = Vectors(
-        loaded.model, loaded.feeder(unified(out, None)), mixed=False, head=head, tap_layer=entry["tap_layer"]
-    )
-    assert_served_as_trained(out, vectors, data)
+    before, after = (Base.load(str(one), device="cpu", precision="float32").model for one in (base, reasoner))
+    states = before.state_dict()
+    moved = {name for name, tensor in after.state_dict().items() if not torch.equal(tensor, states[name])}
+    assert "lm_head.weight" in moved and any("layers.0.mlp" in name for name in moved)
+    assert not any("visual" in name for name in moved)
+    adapter = train_embedder(str(reasoner), data, tmp_path / "adapter", options=replace(SMALL, lora=(4, 16)))
+    assert not (adapter / "model.safetensors").exists()
+    assert_served_as_trained(adapter, trained[-1], data)
+    unified = train_head(str(reasoner), data, tmp_path / "unified", options=SMALL)
+    assert_served_as_trained(unified, trained[-1], data)
+
+
+def test_whole_weights_and_another_readout(tmp_path: Path, trained: list[Vectors]) -> None:
+    base = make_base(tmp_path / "base", "qwen3_vl")
+    data = make_data(tmp_path / "data", pictures=True)
+    whole = train_embedder(str(base), data, tmp_path / "whole", options=SMALL)
+    assert_served_as_trained(whole, trained[-1], data)
+    direct = train_embedder(str(base), data, tmp_path / "direct", recipe="last_token", negatives=1, options=SMALL)
+    examples = read_examples(data, positives=True)
+    assert "0 of" in trained[-1].traced(examples)
+    with Embedder.from_pretrained(direct) as embedder, torch.no_grad():
+        items = [{key: value for key, value in one.query.item.items() if key != "trace"} for one in examples]
+        seen = trained[-1].embed([one.query for one in examples]).numpy()
+        assert np.abs(embedder.encode(items) - seen).max() < 1e-5
+
+
+def test_every_kind_of_head_is_trained(tmp_path: Path, trained: list[Vectors]) -> None:
+    base = make_base(tmp_path / "base", "qwen2")
+    data = make_data(tmp_path / "data", pictures=False)
+    for kind in KINDS:
+        sizes = {} if kind == "decoder_layers" else {"num_heads": 4, "intermediate_size": 32}
+        options = replace(SMALL, batch_size=3, learning_rate=1e-2)
+        out = train_head(str(base), data, tmp_path / kind, kind=kind, sizes=sizes, options=options)
+        assert trained[-1].head is not None and (out / "head.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""`tte export`: data of this project in other people's layouts. Knows options; `evaluation/` does the work."""
+"""`tte export`: data of this project in layouts of files. Knows options; `evaluation/` and `scenes/` do the work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tte_runtime.commands.group import PlainGroup
 
 @click.group(cls=PlainGroup)
 def export() -> None:
-    """Write data of this project in other layouts."""
+    """Write data of this project to files."""
 
 
 @export.command()
@@ -42,3 +42,26 @@ def scenes(folder: Path, per_kind: int, pool: int, seed: int) -> None:
     tests = make_tests(per_kind, seed)
     for name in export_scenes(folder.expanduser(), tests, make_pool(tests, seed, pool)):
         click.echo(name)
+
+
+@export.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--count", default=1000, show_default=True, type=click.IntRange(min=1), metavar="N", help="Questions, of all kinds."
+)
+@click.option(
+    "--negatives", default=2, show_default=True, type=click.IntRange(min=0), metavar="N", help="Near misses a question."
+)
+@click.option("--traces", is_flag=True, help="With the teacher's traces: the ground truth of the scenes, in words.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), metavar="N", help="Of questions and drawings."
+)
+def training(folder: Path, count: int, negatives: int, traces: bool, seed: int) -> None:
+    """Write questions about training scenes as JSONL for `tte train`, with their pictures, into the new folder DIR.
+
+    Scenes and combinations are others than those of `tte export scenes`. Prints DIR.
+    """
+    from tte_runtime.scenes.training_data import export_training
+
+    export_training(folder.expanduser(), count=count, seed=seed, negatives=negatives, traces=traces)
+    click.echo(folder)

@@ -13,7 +13,7 @@ import click
 
 from tte_runtime.commands.group import PlainGroup
 from tte_runtime.commands.options import engine_options, reasoner_of, thinking
-from tte_runtime.errors import MissingExtraError
+from tte_runtime.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from tte_runtime.training.stages.run import Options
@@ -188,15 +188,30 @@ def embedder(base: str, data: Path, out: Path, recipe: str | None, negatives: in
 
 @train.command()
 @places("The reasoner whose states are read: a folder, a bundled checkpoint, or a hub id.")
-@click.option("--layers", type=int, help="Of the head; by default 8, or half of the backbone's if those are fewer.")
-@click.option("--tap", type=int, help="Layers of the backbone below the head; by default all but as many as it has.")
+@click.option(
+    "--kind",
+    default="decoder_layers",
+    show_default=True,
+    help="Of head: decoder_layers, attention_pooler, latent_attention, qformer.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="NAME=N",
+    help="Of the head (repeatable), such as num_layers=8 of decoder_layers, num_queries=32 of qformer.",
+)
+@click.option(
+    "--tap", type=int, metavar="N", help="The head reads the states after N layers; by default 8 before the end."
+)
 @negatives_option
 @optimisation(1.0, 8192, 16, 1e-4)
 def head(
     base: str,
     data: Path,
     out: Path,
-    layers: int | None,
+    kind: str,
+    sizes: tuple[str, ...],
     tap: int | None,
     recipe: str | None,
     negatives: int | None,
@@ -206,8 +221,19 @@ def head(
     options = options_of(given)
     from tte_runtime.training.stages.head import train_head
 
-    how: dict[str, Any] = {"num_layers": layers, "tap_layer": tap, "recipe": recipe, "negatives": negatives}
-    click.echo(train_head(base, data, out, options=options, **how))
+    how: dict[str, Any] = {"tap_layer": tap, "recipe": recipe, "negatives": negatives}
+    click.echo(train_head(base, data, out, kind=kind, sizes=sizes_in(sizes), options=options, **how))
+
+
+def sizes_in(given: tuple[str, ...]) -> dict[str, int]:
+    """NAME=N options as a mapping; raises OptionError for one of another form."""
+    found = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        if not value.isdecimal():
+            raise OptionError(f"--size must be NAME=N with a whole number N, got {one!r}.")
+        found[name] = int(value)
+    return found
 
 
 @train.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from tte_runtime.models.checkpoint import ADAPTER_CONFIG, Checkpoint, find_folde
 from tte_runtime.models.gguf import is_gguf
 from tte_runtime.models.stock import load_stock
 from tte_runtime.recipes.base import Recipe
-from tte_runtime.recipes.registry import RECIPES
-from tte_runtime.recipes.tte_json import as_tte_json
 from tte_runtime.training.feeding import Feeder
+from tte_runtime.training.written import round_to, write_model
 
 # All linear layers of the decoder, and none of the tower, whose names are partly the same.
 LORA_TARGETS = r".*\blayers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
@@ -31,6 +30,11 @@ PROCESSOR_FILES = (
     *("merges.txt", "chat_template.jinja", "chat_template.json", "preprocessor_config.json"),
     *("video_preprocessor_config.json", "processor_config.json"),
 )
+
+
+def folder_of(name: str) -> Path:
+    """Where a base says how it is prompted; raises CheckpointError where there is no such base."""
+    return Checkpoint.of(find_folder(name)).folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +92,8 @@ class Base:
         """What feeds its items under a recipe."""
         return Feeder(self.renderer(recipe), self.model.config.get_text_config().max_position_embeddings)
 
-    def unfrozen(self, *, lora: tuple[int, int] | None) -> Base:
-        """The base with its decoder trainable, in fp32: whole, or (rank, alpha) of an adapter.
+    def unfrozen(self, *, lora: tuple[int, int] | None, seed: int = 0) -> Base:
+        """The base with its decoder trainable, in fp32: whole, or (rank, alpha) of an adapter, which begins by `seed`.
 
         Raises:
             OptionError: an adapter is to be trained on an adapter. MissingExtraError: peft is not installed.
@@ -108,7 +112,9 @@ class Base:
         except ImportError as error:
             raise MissingExtraError("LoRA needs peft. Run: pip install 'tte-runtime[train]'") from error
         rank, alpha = lora
-        peft = get_peft_model(self.model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            peft = get_peft_model(self.model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS))
         return replace(self, peft=peft)
 
     def recompute(self) -> None:
@@ -116,12 +122,11 @@ class Base:
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, or the adapter, without a recipe. Weights are rounded to the base's dtype in place."""
+        """Write the checkpoint, in the base's dtype, or the adapter; without a recipe."""
         if self.peft is not None:
             self._save_adapter(folder)
             return
-        round_to(self.model, self.stored, keep=False)
-        self.model.save_pretrained(folder)
+        write_model(folder, self.model, self.stored)
         for name in PROCESSOR_FILES:
             if (self.checkpoint.processors / name).is_file():
                 shutil.copy(self.checkpoint.processors / name, folder / name)
@@ -134,27 +139,3 @@ class Base:
         base = str(local.resolve()) if local.is_dir() else self.name
         entry = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
         path.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@torch.no_grad()
-def round_to(model: Any, dtype: torch.dtype, *, keep: bool = True) -> None:
-    """Round parameters in place; `keep` keeps the dtype that they are held in.
-
-    Parameters only: `Module.to` would round the rotary frequencies too, which no checkpoint stores.
-    """
-    for parameter in model.parameters():
-        parameter.grad = None
-        rounded = parameter.to(dtype)
-        parameter.data = rounded.to(parameter.dtype) if keep else rounded
-
-
-def write_recipe(folder: Path, recipe: Recipe, head: dict[str, Any] | None = None) -> None:
-    """Write `tte.json`, which reads back as exactly this recipe."""
-    entry = as_tte_json(recipe)
-    if recipe.name in RECIPES:  # what the registry's recipe of that name has, and this one leaves at its default
-        ours = asdict(recipe)
-        entry |= {field: ours[field] for field in RECIPES[recipe.name].make().to_json() if field not in entry}
-        entry.pop("name", None)
-    if head is not None:
-        entry["head"] = head
-    (folder / "tte.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")

@@ -5,7 +5,6 @@ Knows file names and prompts; nothing of how the weights came to be.
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLForCo
 
 from tte_runtime.heads.reference import WEIGHTS, HeadModule
 from tte_runtime.training.blueprint import build_image_processor
+from tte_runtime.training.written import round_to, write_model
 
 HEAD_LAYERS = 3
 TAP_LAYER = 3
@@ -47,14 +47,9 @@ def recipe(kind: str = "decoder_layers") -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def round_weights(model: nn.Module) -> None:
-    """Round parameters to bfloat16 in place, kept as fp32: what is trained on top sees what will be shipped.
-
-    Parameters only: `Module.to` would round the rotary frequencies too, which no checkpoint stores.
-    """
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(torch.bfloat16))
+    """Round parameters to bfloat16 in place, kept as fp32: what is trained on top sees what will be shipped."""
+    round_to(model, torch.bfloat16)
 
 
 def write_checkpoint(
@@ -66,7 +61,7 @@ def write_checkpoint(
 ) -> None:
     """Write everything but the model card, weights in bfloat16. `model` is not changed; `kind` is the head's."""
     folder.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    write_model(folder, model, torch.bfloat16)
     GenerationConfig(
         do_sample=False,
         eos_token_id=tokenizer.convert_tokens_to_ids(STOP),

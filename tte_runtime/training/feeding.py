@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tte_runtime.engine.request import MediaSpan
-from tte_runtime.errors import DatasetError, RecipeError, TteError
+from tte_runtime.errors import DatasetError, TteError
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.inputs.trace_tokens import TraceTokens
 from tte_runtime.training.examples import Entry
@@ -46,9 +46,6 @@ class Feeder:
     Args:
         renderer: the checkpoint's, as serving has it.
         max_tokens: the longest sequence that the model takes.
-
-    Raises:
-        RecipeError: the recipe reads its vector where a given trace has no state.
     """
 
     def __init__(self, renderer: PromptRenderer, max_tokens: int) -> None:
@@ -56,11 +53,6 @@ class Feeder:
         self.recipe = renderer.recipe
         self._tokens = TraceTokens(renderer)
         self._max_tokens = max_tokens
-        if self.recipe.readout == "generated_marker":
-            raise RecipeError(
-                f"recipe {self.recipe.name!r} reads its vector at a token that the model writes itself, which cannot "
-                "be trained here. Name another recipe, such as tte_s."
-            )
 
     def thinks(self, entry: Entry) -> bool:
         """Whether the entry has a trace and its role has use for one."""

@@ -101,6 +101,10 @@ class _InOrder(Trainer):
         state = self.model.state_dict() if state_dict is None else state_dict
         super()._save(output_dir, {n: state[n] for n, p in self.model.named_parameters() if p.requires_grad})
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """What a checkpoint leaves out is frozen, or a second name of something that it holds: nothing to warn of."""
+        assert not load_result.unexpected_keys, f"a checkpoint of another model: {load_result.unexpected_keys}"
+
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
@@ -135,6 +139,7 @@ def fit(
     accumulate: int = 1,
     warmup_steps: int = 100,
     save_every: int = 200,
+    log_every: int = 25,
     device: str = "cpu",
     check: Callable[[], str] | None = None,
     check_every: int = 500,
@@ -161,7 +166,7 @@ def fit(
         use_cpu=device == "cpu",
         save_steps=save_every,
         save_total_limit=1,
-        logging_steps=25,
+        logging_steps=log_every,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,

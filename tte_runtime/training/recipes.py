@@ -37,9 +37,14 @@ def reading(folder: Path, name: str | None) -> Recipe:
     """The recipe of an embedder: as asked for, else as TTE_s embeds what a reasoner with the base's prompts wrote.
 
     Raises:
-        RecipeError: it reads its vector through a head.
+        RecipeError: it reads its vector through a head, or in a trace of the model's own.
     """
     chosen = _chosen(folder, name, "tte_s")
+    if chosen.readout == "generated_marker":
+        raise RecipeError(
+            f"recipe {chosen.name!r} reads its vector at a token that the model writes itself, which cannot be trained "
+            "here. Name another recipe, such as tte_s."
+        )
     if name is not None and chosen.readout == "head":
         raise RecipeError(f"recipe {chosen.name!r} has a head: train it with `tte train head`, or name another recipe.")
     if name is not None or chosen.trace_from == "reasoner" or not chosen.stop:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tte_runtime.training.base import Base, write_recipe
+from tte_runtime.training.base import Base, folder_of
 from tte_runtime.training.examples import read_examples
 from tte_runtime.training.loop import fit, say
 from tte_runtime.training.objectives import Contrast
 from tte_runtime.training.recipes import reading
 from tte_runtime.training.stages.run import Folder, Options, columns_of, distinct_batches, num_negatives
 from tte_runtime.training.vectors import Vectors
+from tte_runtime.training.written import write_recipe
 
 DEFAULTS = Options(epochs=1.0, batch_size=8192, mini_batch=16, learning_rate=1e-4, lora=(16, 64))
 
@@ -46,10 +47,10 @@ def train_embedder(
     examples = read_examples(data, positives=True)
     hard = num_negatives(examples, negatives)
     batches = distinct_batches(examples, hard, options.batch_size, options.epochs, options.seed)
+    chosen = reading(folder_of(base), recipe)
     loaded = Base.load(base, device=options.device, precision=options.precision)
-    chosen = reading(loaded.checkpoint.folder, recipe)
     vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed)
-    learner = loaded.unfrozen(lora=options.lora)
+    learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()
     say(f"embedder: {len(batches)} steps of {options.batch_size} queries, {hard} hard negatives each")

@@ -1,25 +1,33 @@
 """`tte train head`: a head learns to read the states of a frozen reasoner, by InfoNCE (TTE_u).
 
-As the paper's (arXiv 2510.05014): a copy of the last 8 decoder layers over the states 8 layers before the end. Knows
-files and options; heads are `heads/`'s, the loss is `objectives.py`'s, the loop `loop.py`'s.
+As the paper's best (arXiv 2510.05014): a copy of the last 8 decoder layers over the states 8 layers before the end;
+the other kinds of head are there too. Knows files and options; heads are `heads/`'s, the loss is `objectives.py`'s, the
+loop `loop.py`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tte_runtime.errors import OptionError
-from tte_runtime.heads.reference import WEIGHTS, ReferenceHead
-from tte_runtime.training.base import Base, write_recipe
+from tte_runtime.heads.reference import WEIGHTS, HeadModule, make_reference_head
+from tte_runtime.heads.spec import sizes_of
+from tte_runtime.training.base import Base, folder_of
 from tte_runtime.training.examples import read_examples
 from tte_runtime.training.loop import fit, say
 from tte_runtime.training.objectives import Contrast
 from tte_runtime.training.recipes import unified
 from tte_runtime.training.stages.run import Folder, Options, columns_of, distinct_batches, num_negatives
 from tte_runtime.training.vectors import Vectors
+from tte_runtime.training.written import write_recipe
 
 DEFAULTS = Options(epochs=1.0, batch_size=8192, mini_batch=16, learning_rate=1e-4)
-NUM_LAYERS = 8
+BEFORE_THE_END = 8  # layers that the head stands for
 
 
 def train_head(
@@ -27,7 +35,8 @@ def train_head(
     data: Path,
     out: Path,
     *,
-    num_layers: int | None = None,
+    kind: str = "decoder_layers",
+    sizes: Mapping[str, int] | None = None,
     tap_layer: int | None = None,
     recipe: str | None = None,
     negatives: int | None = None,
@@ -38,29 +47,28 @@ def train_head(
     Args:
         base: a folder, a bundled checkpoint, or a model id of the hub. Its weights are in `out` as they were.
         data: JSONL, or a folder with one.
-        num_layers: of the head; by default 8, or half of the backbone's if it has fewer than 16.
-        tap_layer: the head reads the states after so many layers; by default `num_layers` before the end.
+        kind: of the head: decoder_layers, attention_pooler, latent_attention or qformer.
+        sizes: fields of its kind in `heads/spec.py`; the layers of decoder_layers are by default 8, or half of the
+            backbone's if it has fewer than 16.
+        tap_layer: the head reads the states after so many layers; by default as many before the end.
         recipe: as for `train_reasoner`; by default what the base says.
         negatives: hard negatives a query; by default as many as every line has.
 
     Raises:
         DatasetError: a line is wrong, or there are too few. OptionError: `out` is of another run, or the backbone has
-        no such layers. CheckpointError, RecipeError: the base cannot be trained so.
+        no such layer. CheckpointError, RecipeError: the base cannot be trained so, or no head is of such sizes.
     """
-    more = {"num_layers": num_layers, "tap_layer": tap_layer, "recipe": recipe, "negatives": negatives}
+    more = {"kind": kind, "sizes": dict(sizes or {}), "tap": tap_layer, "recipe": recipe, "negatives": negatives}
     folder = Folder.of(out, "head", base, data, options, **more)
     if folder.finished:
         return out
     examples = read_examples(data, positives=True)
     hard = num_negatives(examples, negatives)
     batches = distinct_batches(examples, hard, options.batch_size, options.epochs, options.seed)
+    chosen = unified(folder_of(base), recipe)
     loaded = Base.load(base, device=options.device, precision=options.precision)
-    chosen = unified(loaded.checkpoint.folder, recipe)
-    decoder = loaded.model.get_decoder()
-    count, tap = _layers(len(decoder.layers), num_layers, tap_layer)
-    head = ReferenceHead(loaded.model.config, count).to(loaded.model.device)
-    head.initialise_from(decoder)
-    vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed, head=head, tap_layer=tap)
+    head, entry = _head(loaded, kind, dict(sizes or {}), tap_layer, options.seed)
+    vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed, head=head, tap_layer=entry["tap_layer"])
     say(f"head: {len(batches)} steps of {options.batch_size} queries, {hard} hard negatives each")
     say(f"head: {vectors.traced(examples)}")
     fit(
@@ -75,17 +83,25 @@ def train_head(
     )
     loaded.save(out)
     head.save(out, loaded.stored)
-    entry = {"kind": "decoder_layers", "num_layers": count, "tap_layer": tap, "weights": WEIGHTS}
     write_recipe(out, chosen, entry)
     return folder.finish()
 
 
-def _layers(depth: int, num_layers: int | None, tap_layer: int | None) -> tuple[int, int]:
-    """Layers of the head, and the layer of the backbone whose states it reads."""
-    count = min(NUM_LAYERS, depth // 2) if num_layers is None else num_layers
-    if not 1 <= count <= depth:
-        raise OptionError(f"--layers must be in 1..{depth}, the backbone's own, got {count}.")
-    tap = depth - count if tap_layer is None else tap_layer
-    if not 0 <= tap <= depth:
-        raise OptionError(f"--tap must be in 0..{depth}, the backbone's layers, got {tap}.")
-    return count, tap
+def _head(
+    base: Base, kind: str, sizes: dict[str, int], tap_layer: int | None, seed: int
+) -> tuple[HeadModule, dict[str, Any]]:
+    """A head as it begins, a function of the seed and the base, and its entry in `tte.json`."""
+    decoder, config = base.model.get_decoder(), base.model.config
+    depth = len(decoder.layers)
+    if kind == "decoder_layers":
+        sizes.setdefault("num_layers", min(BEFORE_THE_END, depth // 2))
+    checked = asdict(sizes_of(kind, sizes, config.get_text_config().hidden_size))
+    copied = checked["num_layers"] if kind == "decoder_layers" else min(BEFORE_THE_END, depth // 2)
+    tap = depth - copied if tap_layer is None else tap_layer
+    if copied > depth or not 0 <= tap <= depth:
+        raise OptionError(f"the backbone has {depth} layers: a head of {copied} at tap layer {tap} does not fit it.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = make_reference_head(kind, config, **checked).to(base.model.device)
+    head.initialise_from(decoder)
+    return head, {"kind": kind, **checked, "tap_layer": tap, "weights": WEIGHTS}

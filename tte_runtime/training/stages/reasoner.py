@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tte_runtime.errors import DatasetError
-from tte_runtime.training.base import Base, write_recipe
+from tte_runtime.training.base import Base, folder_of
 from tte_runtime.training.examples import Entry, read_examples
 from tte_runtime.training.feeding import Fed, pad
 from tte_runtime.training.loop import fit, say
@@ -18,6 +18,7 @@ from tte_runtime.training.objectives import ReasonerTraining
 from tte_runtime.training.recipes import writing
 from tte_runtime.training.stages.run import Folder, Options, shuffled
 from tte_runtime.training.states import Batch, see
+from tte_runtime.training.written import write_recipe
 
 DEFAULTS = Options(epochs=1.0, batch_size=128, mini_batch=1, learning_rate=2e-5)
 
@@ -38,11 +39,11 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
     if folder.finished:
         return out
     entries = traced_entries(data)
+    chosen = writing(folder_of(base), recipe)
     loaded = Base.load(base, device=options.device, precision=options.precision)
-    chosen = writing(loaded.checkpoint.folder, recipe)
     feeder = loaded.feeder(chosen)
     entries = [entry for entry in entries if feeder.thinks(entry)]
-    learner = loaded.unfrozen(lora=options.lora)
+    learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()
 

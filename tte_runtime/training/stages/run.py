@@ -73,6 +73,7 @@ class Options:
             "learning_rate": self.learning_rate,
             "warmup_steps": round(steps * self.warmup),
             "save_every": self.save_every,
+            "log_every": min(25, max(1, steps // 8)),
             "seed": self.seed,
         }
 
