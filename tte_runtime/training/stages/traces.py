@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def write_traces(
         try:
             scribe = Scribe(writer, store, think or writer.think)
             entries = [e for e in _distinct(examples) if (e.role in roles if roles else writer.thinks(e.role))]
-            outcomes = list(in_order(entries, scribe.submit, scribe.finish, window=WINDOW, progress=True))
+            outcomes = list(in_order(entries, scribe.submit, scribe.finish, window=WINDOW, progress=sys.stderr.isatty()))
         finally:
             writer.close()
             loop.close()
