@@ -78,14 +78,17 @@ def _measure(op: Op, case: Case, results: Results) -> dict[str, Any]:
     failed = parity_failures(results, op.name)
     if failed:
         return {"ok": False, "error": f"not timed, parity failed: {', '.join(failed[:3])}"}
+    ceiling = results.get("ceiling", "copy")
+    assert ceiling is not None, "the ceiling is measured before the kernels"
+    if not ceiling["ok"]:
+        return {"ok": False, "error": f"not timed, no ceiling to hold it against: {ceiling['error']}"}
     dtype = torch.bfloat16
     first = case.make_inputs(0, "cuda", dtype)
     size, l2 = graph_timing.nbytes(first), torch.cuda.get_device_properties(0).L2_cache_size
     count = graph_timing.copies_for(size, l2, torch.cuda.mem_get_info()[0])
     copies = [first, *(case.make_inputs(seed, "cuda", dtype) for seed in range(1, count))]
     timing = graph_timing.time_calls([partial(op.fn, **inputs) for inputs in copies])
-    moved, ceiling = case.bytes_of(dtype), results.get("ceiling", "copy")
-    assert ceiling is not None
+    moved = case.bytes_of(dtype)
     gb_per_s = moved / timing.p50 / 1e3
     row: dict[str, Any] = {
         "ok": True,
@@ -130,6 +133,8 @@ def table(results: Results) -> str:
     lines += [f"- bits differ: {key}: {bits[key]['error']}" for key in uneven]
     if ceiling is None:
         return "\n".join(lines)
+    if not ceiling["ok"]:
+        return "\n".join([*lines, f"copy ceiling: not measured, {ceiling['error']}"])
     lines += [f"copy ceiling: {ceiling['gb_per_s']:.0f} GB/s", ""]
     lines += [
         "| op/case | us p50 (p20-p80) | GB/s | of copy | TFLOP/s | L2 | peers, us |",

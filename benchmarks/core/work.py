@@ -33,8 +33,8 @@ def run_items(
 ) -> int:
     """Does what is not done yet, until `budget` seconds have passed; returns how many items are left.
 
-    An exception becomes the row's error, and the run goes on; after a CUDA error, which poisons the process,
-    it is recorded and raised, so that the next run starts behind it.
+    An exception becomes the row's error, and the run goes on; one that has left the device unusable for this process
+    is recorded and raised, so that the next run starts behind it.
     """
     start = clock()
     with tqdm(total=len(items), unit="item", file=sys.stderr, disable=None) as bar:
@@ -64,8 +64,19 @@ def _do(item: Item, results: Results) -> dict[str, Any]:
         row = results.add(item.stage, item.key, item.work())
     except Exception as error:
         row = results.add(item.stage, item.key, {"ok": False, "error": f"{type(error).__name__}: {error}"})
-        if "CUDA error" in str(error):
+        if _device_is_lost():
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return row
+
+
+def _device_is_lost() -> bool:
+    """Whether every later call would fail too. The device is asked: torch, Triton and cuBLAS word errors differently."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

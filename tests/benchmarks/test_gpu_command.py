@@ -60,20 +60,43 @@ def test_a_line_cut_off_is_dropped_and_a_broken_one_is_refused(tmp_path: Path) -
         Results(path, MACHINE)
 
 
-def test_an_exception_is_a_row_and_a_cuda_error_ends_the_run(tmp_path: Path) -> None:
+def test_an_exception_is_a_row_and_a_lost_device_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = Results(tmp_path / "gpu.jsonl", MACHINE)
+    lost: list[str] = []
 
-    def fail(message: str) -> dict[str, Any]:
+    def fail(message: str, sticky: bool) -> dict[str, Any]:
+        lost.extend([message] * sticky)
         raise RuntimeError(message)
 
+    def synchronize() -> None:
+        if lost:
+            raise RuntimeError(lost[0])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    illegal = "Triton Error [CUDA]: an illegal memory access was encountered"
     items = [
-        Item("parity", "odd", lambda: fail("odd")),
-        Item("parity", "lost", lambda: fail("CUDA error: illegal address")),
+        Item("parity", "odd", lambda: fail("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED", sticky=False)),
+        Item("parity", "lost", lambda: fail(illegal, sticky=True)),
+        Item("parity", "behind", lambda: {"ok": True}),
     ]
-    with pytest.raises(RuntimeError, match="illegal address"):
+    with pytest.raises(RuntimeError, match="illegal memory access"):
         run_items(items, results, budget=1e9)
     rows = Results(tmp_path / "gpu.jsonl", MACHINE).stage("parity")
-    assert rows["odd"]["error"] == "RuntimeError: odd" and not rows["lost"]["ok"]
+    assert rows["odd"]["error"] == "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_SUPPORTED" and not rows["lost"]["ok"]
+    assert "behind" not in rows, "nothing runs on a device that is lost"
+
+
+def test_without_a_ceiling_nothing_is_timed_and_the_table_says_what_is_proven(tmp_path: Path) -> None:
+    results = Results(tmp_path / "gpu.jsonl", MACHINE)
+    results.add("parity", "op/x/bf16", {"ok": True, "error": ""})
+    results.add("ceiling", "copy", {"ok": False, "error": "OutOfMemoryError: 2 GiB"})
+    row = gpu._measure(OPS[0], OPS[0].cases[0], results)
+    assert not row["ok"] and "OutOfMemoryError" in row["error"]
+    assert "copy ceiling: not measured, OutOfMemoryError: 2 GiB" in gpu.table(results)
 
 
 def test_an_op_whose_parity_failed_is_not_timed(tmp_path: Path) -> None:
