@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tte_kernels._interpreter import mend_interpreter
 from tte_kernels.errors import KernelBackendError, KernelInputError
 
 __all__ = ["AMD_STAGES", "interpreted", "launch_options", "pdl_enabled", "require_backend", "set_pdl"]
@@ -45,6 +46,8 @@ def require_backend(op: str, tensor: torch.Tensor) -> None:
         import triton  # noqa: F401
     except ImportError as error:
         raise KernelBackendError(f"{op}: Triton is not installed. Run: pip install triton") from error
+    if interpreted():
+        mend_interpreter()
 
 
 def set_pdl(enabled: bool) -> None:
