@@ -72,7 +72,7 @@ def _do(item: Item, results: Results) -> dict[str, Any]:
 
 
 def _device_is_lost() -> bool:
-    """Whether every later call would fail too. The device is asked: torch, Triton and cuBLAS word errors differently."""
+    """Whether every later call would fail too. Asked of the device: torch and Triton word errors differently."""
     if not torch.cuda.is_available():
         return False
     try:

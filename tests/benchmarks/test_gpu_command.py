@@ -60,9 +60,7 @@ def test_a_line_cut_off_is_dropped_and_a_broken_one_is_refused(tmp_path: Path) -
         Results(path, MACHINE)
 
 
-def test_an_exception_is_a_row_and_a_lost_device_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exception_is_a_row_and_a_lost_device_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = Results(tmp_path / "gpu.jsonl", MACHINE)
     lost: list[str] = []
 
