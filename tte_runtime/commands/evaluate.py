@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tte_runtime.commands.evaluate_scenes import scenes
 from tte_runtime.commands.group import PlainGroup
 from tte_runtime.commands.options import engine_options, system, system_options, thinking
 
@@ -19,7 +20,10 @@ SHOWN = 5  # failed items of a dataset that are named on stderr; all stand in a 
 
 @click.group("eval", cls=PlainGroup)
 def evaluate() -> None:
-    """Evaluate a model on data that you have."""
+    """Evaluate models: on data that you have, or on our scenes."""
+
+
+evaluate.add_command(scenes)
 
 
 @evaluate.command()

@@ -20,7 +20,8 @@ from tte_runtime.scenes.world import CELLS, COUNTS, DIRECTIONS, OPPOSITE, Scene,
 
 COMPOSITIONAL = ("one_step", "two_step", "nested", "replace")
 SIMPLE = ("name", "category", "ground", "describe", "find")
-KINDS = (*COMPOSITIONAL, *SIMPLE)
+KINDS = (*COMPOSITIONAL, *SIMPLE)  # what is trained on
+UNTRAINED = ("three_step",)  # a step more than any of these, to ask only: no training mixture may have it
 MAX_TRIES = 400
 Thing = TypeVar("Thing")
 
@@ -116,35 +117,41 @@ def _one_step(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _two_step(scene: Scene, rng: np.random.Generator) -> Question | None:
+    return _walk("two_step", 2, scene, rng)
+
+
+def _three_step(scene: Scene, rng: np.random.Generator) -> Question | None:
+    return _walk("three_step", 3, scene, rng)
+
+
+def _walk(kind: str, num_steps: int, scene: Scene, rng: np.random.Generator) -> Question | None:
+    """A walk whose steps go along the rows and along the columns in turn, so that none undoes the one before."""
     name = _choose(rng, scene.items)[1]
-    steps = [
-        (_choose(rng, ("left", "right")), int(rng.integers(1, 4))),
-        (_choose(rng, ("up", "down")), int(rng.integers(1, 4))),
-    ]
+    axes = [("left", "right"), ("up", "down")]
+    steps = [(_choose(rng, axis), int(rng.integers(1, 4))) for axis in axes]
     if rng.integers(2):
         steps.reverse()
-    (first, first_count), (second, second_count) = steps
-    start = scene.cell_of(name)
-    middle = move(start, first, first_count)
-    end = move(middle, second, second_count) if middle else None
-    if middle is None or end is None or end not in scene.content:
+        axes.reverse()
+    steps += [(_choose(rng, axes[index % 2]), int(rng.integers(1, 4))) for index in range(2, num_steps)]
+    cells: list[str | None] = [scene.cell_of(name)]
+    for direction, count in steps:
+        cells.append(move(cells[-1], direction, count) if cells[-1] else None)
+    there = scene.content.get(cells[-1]) if cells[-1] else None
+    if there is None:
         return None
-    there = scene.content[end]
-    one, two = COUNTS[first_count], COUNTS[second_count]
+    counts = [COUNTS[count] for _, count in steps]
     if rng.integers(4) == 0:
-        text = f"from the {name} go {one} {first} and {two} {second}: what is there?"
+        ways = " and ".join(f"{count} {direction}" for count, (direction, _) in zip(counts, steps, strict=True))
+        text = f"from the {name} go {ways}: what is there?"
     else:
-        form = _choose(
-            rng,
-            (
-                "what stands {} {} and {} {} the {}?",
-                "what is {} {} and {} {} the {}?",
-                "which picture is {} {} and {} {} the {}?",
-            ),
-        )
-        text = form.format(one, _AWAY[first], two, _FAR[second], name)
-    trace = f"<think> {name} {start} ; {one} {first} {middle} ; {two} {second} {end} </think> {there}"
-    return Question("two_step", text, scene, trace, Answer("picture", there), ((name, there),))
+        form = _choose(rng, ("what stands {} the {}?", "what is {} the {}?", "which picture is {} the {}?"))
+        words = [*(_AWAY[direction] for direction, _ in steps[:-1]), _FAR[steps[-1][0]]]
+        text = form.format(" and ".join(f"{one} {way}" for one, way in zip(counts, words, strict=True)), name)
+    moves = "".join(
+        f" ; {count} {direction} {cell}" for count, (direction, _), cell in zip(counts, steps, cells[1:], strict=True)
+    )
+    trace = f"<think> {name} {cells[0]}{moves} </think> {there}"
+    return Question(kind, text, scene, trace, Answer("picture", there), ((name, there),))
 
 
 def _nested(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -263,15 +270,16 @@ _MAKERS: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
     "ground": _ground,
     "describe": _describe,
     "find": _find,
+    "three_step": _three_step,
 }
-assert tuple(_MAKERS) == KINDS and len(CELLS) == 16
+assert tuple(_MAKERS) == (*KINDS, *UNTRAINED) and len(CELLS) == 16
 
 
 def allowed(question: Question, split: Split) -> bool:
     """Whether a question may be used in `split`: its pairs and, where it needs steps, its very words.
     Scenes are split by who draws them.
     """
-    words = question.kind not in COMPOSITIONAL or belongs("question", split, question.text)
+    words = question.kind in SIMPLE or belongs("question", split, question.text)
     return words and all(belongs("pair", split, *pair) for pair in question.pairs)
 
 
