@@ -78,7 +78,9 @@ def write_traces(
         try:
             scribe = Scribe(writer, store, think or writer.think)
             entries = [e for e in _distinct(examples) if (e.role in roles if roles else writer.thinks(e.role))]
-            outcomes = list(in_order(entries, scribe.submit, scribe.finish, window=WINDOW, progress=sys.stderr.isatty()))
+            outcomes = list(
+                in_order(entries, scribe.submit, scribe.finish, window=WINDOW, progress=sys.stderr.isatty())
+            )
         finally:
             writer.close()
             loop.close()
