@@ -15,6 +15,8 @@ import logging
 import sys
 from typing import Any
 
+import torch
+
 
 def hide_broken_torchvision() -> None:
     """Mark torchvision as not importable, for transformers too, if importing it fails. Warns once with the reason."""
@@ -41,6 +43,21 @@ def http_client() -> Any:
     from huggingface_hub import utils
 
     return getattr(utils, "httpx", None) or importlib.import_module("httpx")
+
+
+def tower_rotation(rotary: Any, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of patches, float32 [N, D] each, by the rotary module of transformers' Qwen2-VL tower.
+
+    In transformers 5.10 the module has no config and gives the angles of half a head only.
+
+    Args:
+        rotary: the module. hidden: any states of the tower. positions: int64 [N, 2], row and column.
+    """
+    if hasattr(rotary, "config"):
+        cos, sin = rotary(hidden, positions)
+        return cos, sin
+    angles = rotary(positions).repeat(1, 2)
+    return angles.cos(), angles.sin()
 
 
 hide_broken_torchvision()

@@ -17,6 +17,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, rotate_half
 
+from tte_runtime.compat import tower_rotation
+
 PATCH, MERGE, TEMPORAL = 14, 2, 2
 MIN_PIXELS, MAX_PIXELS = 28 * 28, 112 * 112
 
@@ -59,7 +61,7 @@ def tower_features(tower: Qwen2VisionTransformerPretrainedModel, patches: Tensor
     batch, count, _ = patches.shape
     weight = tower.patch_embed.proj.weight
     hidden = F.linear(patches, weight.view(weight.shape[0], -1))
-    cos, sin = tower.rotary_pos_emb(hidden, _positions(int(count**0.5)).to(hidden.device))
+    cos, sin = tower_rotation(tower.rotary_pos_emb, hidden, _positions(int(count**0.5)).to(hidden.device))
     cos, sin = cos.view(1, 1, count, -1), sin.view(1, 1, count, -1)
     for block in tower.blocks:
         attention = block.attn
