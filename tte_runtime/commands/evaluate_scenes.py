@@ -101,8 +101,8 @@ def scenes(
     plan = Plan(folder, shipped.assemble, out.expanduser(), probes, asked, part, timed_per_kind, engine)
     results = [run_seed(plan, seed, tell) for seed in seeds or known]
     summary = Summary(asked, part, results, probes)
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows_of(summary)]
-    (plan.out / RESULTS).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(summary)]
+    (plan.out / RESULTS).write_text("".join(lines), encoding="utf-8")
     tell(f"{plan.out / RESULTS} written")
     click.echo(json.dumps(json_of(summary), ensure_ascii=False, indent=2) if as_json else report(summary))
     if summary.missing:
