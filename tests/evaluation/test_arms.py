@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
 from tte_runtime import Embedder, LocalReasoner
@@ -66,8 +67,9 @@ def test_what_is_served_is_what_was_trained(
     encoder = Encoder(build_tokenizer())
     embedder = DecoderEmbedder(trained, TRAINED[arm].loops)
     embedder.decoder.load_state_dict({k: v.float() for k, v in read_arm(folder / "seed0" / f"{arm}.npz").items()})
-    image = draw_scene(BOARD, np.random.default_rng(0))
-    features = tower_features(trained.model.visual, patches_of(shrink(image)[None]))[0]
+    pixels = shrink(draw_scene(BOARD, np.random.default_rng(0)))
+    image = Image.fromarray(pixels)  # as large as it is served, as PIL and torchvision resize to other grey levels
+    features = tower_features(trained.model.visual, patches_of(pixels[None]))[0]
     item: dict[str, Any] = {"image": image, "text": "what is at b2 ?"}
     thought: list[int] = []
     if TRAINED[arm].traces:
