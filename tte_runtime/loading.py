@@ -14,7 +14,8 @@ from tte_runtime.engine.engine import Engine
 from tte_runtime.engine.request import MediaSpan
 from tte_runtime.engine.sequence import Features
 from tte_runtime.errors import RecipeError
-from tte_runtime.heads.decoder_head import DecoderHead, HeadSpec
+from tte_runtime.heads.head import load_head
+from tte_runtime.heads.spec import HeadSpec
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.models.adapter import AdaptedTensors
 from tte_runtime.models.checkpoint import Checkpoint, read_config, weights_digest
@@ -106,7 +107,7 @@ def load_model(
     cache = None
     if model_config.model_type in TOWERS:
         cache = FeatureCache(VisionTower(model_config, files, **place), config.vision_cache_mb * 2**20)
-    head = DecoderHead.load(folder, head_spec, spec, ops, **place) if head_spec else None
+    head = load_head(folder, head_spec, spec, ops, **place) if head_spec else None
     digest = weights_digest(checkpoint)
     if beside is not None:
         reader, theirs = renderer.media, beside.renderer.media

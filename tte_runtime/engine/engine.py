@@ -28,7 +28,7 @@ from tte_runtime.engine.runner import Draws, FeatureSource, Runner, StepOutput
 from tte_runtime.engine.scheduler import Batch, Chunk, Scheduler
 from tte_runtime.engine.sequence import Sequence
 from tte_runtime.errors import ContextError
-from tte_runtime.heads.decoder_head import DecoderHead
+from tte_runtime.heads.head import Head
 from tte_runtime.models.decoder import Decoder
 from tte_runtime.ops.transfer import HostCopy
 
@@ -49,7 +49,7 @@ class Engine:
         decoder: Decoder,
         config: EngineConfig,
         features: FeatureSource,
-        head: DecoderHead | None = None,
+        head: Head | None = None,
         salt: bytes = b"",
     ) -> None:
         self.decoder = decoder

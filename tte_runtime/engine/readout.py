@@ -12,7 +12,7 @@ import torch
 from tte_runtime.engine.runner import Runner, StepOutput
 from tte_runtime.engine.scheduler import Chunk
 from tte_runtime.engine.sequence import Sequence
-from tte_runtime.heads.decoder_head import DecoderHead
+from tte_runtime.heads.head import Head
 from tte_runtime.ops import Pooling
 from tte_runtime.ops.transfer import to_device
 
@@ -70,7 +70,7 @@ class Reader:
         head: the embedding head of readout "head", or `None`.
     """
 
-    def __init__(self, runner: Runner, head: DecoderHead | None) -> None:
+    def __init__(self, runner: Runner, head: Head | None) -> None:
         self._runner = runner
         self._head = head
 

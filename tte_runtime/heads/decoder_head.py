@@ -8,56 +8,17 @@ is read at the last token. Knows no cache of the engine and no request.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from tte_runtime.config import PAGE_SIZE
-from tte_runtime.errors import CheckpointError
+from tte_runtime.heads.blocks import Place
+from tte_runtime.heads.spec import DecoderLayers
 from tte_runtime.models.decoder import Ends, LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
-from tte_runtime.models.weights import TensorFiles
+from tte_runtime.models.weights import Tensors
 from tte_runtime.ops import Pooling, StepLayout, TorchOps
 from tte_runtime.ops.transfer import to_device, upload
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """A head's entry in the checkpoint's `tte.json`.
-
-    Attributes:
-        kind: "decoder_layers".
-        num_layers: decoder layers of the head.
-        tap_layer: the head reads the backbone's states after this many layers.
-        weights: file name in the checkpoint's folder.
-    """
-
-    kind: str
-    num_layers: int
-    tap_layer: int
-    weights: str
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any], backbone: DecoderSpec) -> HeadSpec:
-        """Checked against the backbone.
-
-        Raises:
-            CheckpointError: unknown fields or kind, or a tap that the backbone does not have.
-        """
-        try:
-            spec = cls(**entry)
-        except TypeError as error:
-            raise CheckpointError(f'the "head" of tte.json does not fit: {error}.') from error
-        if spec.kind != "decoder_layers":
-            raise CheckpointError(f"unknown head kind {spec.kind!r}. Known: decoder_layers.")
-        if not 0 <= spec.tap_layer <= backbone.num_layers or spec.num_layers < 1:
-            raise CheckpointError(
-                f"head with tap_layer={spec.tap_layer} and num_layers={spec.num_layers} does not fit a backbone of "
-                f"{backbone.num_layers} layers."
-            )
-        return spec
 
 
 class DecoderHead:
@@ -74,39 +35,24 @@ class DecoderHead:
         self.norm = norm
         self.tap_layer = tap_layer
 
-    @classmethod
-    def load(
-        cls, folder: Path, head: HeadSpec, backbone: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype
-    ) -> DecoderHead:
-        """Read the head of a checkpoint; raises CheckpointError where it is missing or of another shape."""
-
-        def place(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(device=device, dtype=dtype).contiguous()
-
-        files = TensorFiles(folder, head.weights)
-        layers = [load_layer(files, f"layers.{i}.", backbone, ops, place) for i in range(head.num_layers)]
-        norm = place(files.get("norm.weight", (backbone.hidden_size,)))
-        return cls(LayerStack(backbone, layers, ops), norm, head.tap_layer)
-
     def forward(
         self, states: torch.Tensor, positions: torch.Tensor, lengths: list[int], pooling: Pooling
     ) -> torch.Tensor:
-        """Vectors of several requests in one pass.
-
-        Args:
-            states: [T, C], tapped, one request after another.
-            positions: int64 [3, T].
-            lengths: tokens of every request.
-            pooling: how each vector is finished; one row a vector.
-
-        Returns:
-            float32 [S, C], zeros behind each vector's own dims.
-        """
+        """As `Head.forward`."""
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
         pages = states.new_zeros(len(self.stack.layers), 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
         hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=_ends(layout))
         return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
+
+
+def load_decoder_head(
+    files: Tensors, sizes: DecoderLayers, backbone: DecoderSpec, ops: TorchOps, place: Place, tap_layer: int
+) -> DecoderHead:
+    """A `decoder_layers` head; raises CheckpointError where a tensor is missing or of another shape."""
+    layers = [load_layer(files, f"layers.{i}.", backbone, ops, place) for i in range(sizes.num_layers)]
+    norm = place(files.get("norm.weight", (backbone.hidden_size,)))
+    return DecoderHead(LayerStack(backbone, layers, ops), norm, tap_layer)
 
 
 def _ends(layout: StepLayout) -> Ends:

@@ -69,9 +69,9 @@ def sizes_of(kind: object, given: Mapping[str, Any], width: int) -> Sizes:
     Raises:
         CheckpointError: unknown kind or field, a size that is no whole number >= 1, or heads that cannot share `width`.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise CheckpointError(one_of("head kind", kind, tuple(KINDS)))
-    made = KINDS[str(kind)]
+    made = KINDS[kind]
     known = tuple(field.name for field in fields(made))
     for name, value in given.items():
         if name not in known:
@@ -104,12 +104,14 @@ class HeadSpec:
     sizes: Sizes
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any], backbone: DecoderSpec) -> HeadSpec:
+    def from_json(cls, entry: object, backbone: DecoderSpec) -> HeadSpec:
         """Checked against the backbone.
 
         Raises:
             CheckpointError: unknown kind, missing, unknown or impossible fields, or a tap that the backbone lacks.
         """
+        if not isinstance(entry, dict):
+            raise CheckpointError(f'the "head" of tte.json must be an object with its kind and sizes, got {entry!r}.')
         rest = dict(entry)
         kind, tap_layer, weights = rest.pop("kind", None), rest.pop("tap_layer", None), rest.pop("weights", WEIGHTS)
         sizes = sizes_of(kind, rest, backbone.hidden_size)

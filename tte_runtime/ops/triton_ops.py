@@ -49,6 +49,10 @@ class TritonOps(TorchOps):
         """The output embeddings as they are: `sample` and `linear` read the dense matrix."""
         return weight
 
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """x / rms(x) * weight, a row by itself."""
+        return rms_norm(x, weight, eps)[0]
+
     def norm_linear(
         self,
         hidden: torch.Tensor,
@@ -61,7 +65,7 @@ class TritonOps(TorchOps):
         """Linear of the normed states."""
         if layout.decode:
             return self._rows(hidden, weight, norm_weight=norm, eps=eps, bias=bias)
-        return linear(rms_norm(hidden, norm, eps)[0], weight.dense, bias)
+        return linear(self.rms_norm(hidden, norm, eps), weight.dense, bias)
 
     def norm_swiglu(
         self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Packed, layout: StepLayout
@@ -69,7 +73,7 @@ class TritonOps(TorchOps):
         """silu(gate) * up of the normed states."""
         if layout.decode:
             return self._rows(hidden, gate_up, norm_weight=norm, eps=eps, swiglu=True)
-        return linear(rms_norm(hidden, norm, eps)[0], gate_up.dense, swiglu=True)
+        return linear(self.rms_norm(hidden, norm, eps), gate_up.dense, swiglu=True)
 
     def linear_residual(
         self, x: torch.Tensor, weight: Packed, residual: torch.Tensor, layout: StepLayout
@@ -139,7 +143,7 @@ class TritonOps(TorchOps):
         self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: Any, draw: Draw
     ) -> torch.Tensor:
         """Final norm, output embeddings and a draw: without writing logits, unless top-k or top-p need them."""
-        normed = rms_norm(hidden, norm, eps)[0]
+        normed = self.rms_norm(hidden, norm, eps)
         columns = (draw.temperature, draw.seed, draw.position, draw.trace_index)
         if draw.filtered:
             return sample_logits(linear(normed, weight).float(), *columns, draw.top_k, draw.top_p)
