@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent
 FOUND = re.search(r'^__version__ = "(.+)"$', (ROOT / "tte_runtime" / "__init__.py").read_text("utf-8"), re.MULTILINE)
 assert FOUND, 'tte_runtime/__init__.py must hold a line __version__ = "..."'
 
-TRAIN = ["accelerate>=1.10", "peft>=0.18", "sentence-transformers>=5.2"]
+TRAIN = ["accelerate>=1.10", "peft>=0.18", "sentence-transformers>=5.4"]
 MEDIA = ["av>=14", "pypdfium2>=4.30"]
 MMEB = ["pyarrow>=17"]
 REMOTE = ["openai>=1.60"]

@@ -82,7 +82,6 @@ def optimisation(
                 "--mini-batch", default=mini_batch, show_default=True, help="Sequences at once: what bounds memory."
             ),
             click.option("--learning-rate", default=learning_rate, show_default=True, help="The highest."),
-            click.option("--recompute", is_flag=True, help="Keep fewer activations, and compute them twice."),
             click.option("--seed", default=0, show_default=True, help="Of the order and of new weights."),
             click.option("--save-every", default=100, show_default=True, help="Steps between two saved states."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
@@ -118,11 +117,14 @@ def options_of(given: dict[str, Any]) -> Options:
     from tte_runtime.training.stages.run import Options
 
     lora, rank, alpha = (given.pop(name, None) for name in ("lora", "rank", "alpha"))
-    names = ("epochs", "batch_size", "mini_batch", "learning_rate", "recompute", "seed", "save_every")
+    names = ("epochs", "batch_size", "mini_batch", "learning_rate", "seed", "save_every")
     how = {name: given.pop(name) for name in (*names, "device", "precision")}
-    return Options(lora=(rank, alpha) if lora else None, **how)
+    return Options(lora=(rank, alpha) if lora else None, recompute=given.pop("recompute", False), **how)
 
 
+recompute_option = click.option(
+    "--recompute", is_flag=True, help="Keep only the inputs of layers, and compute the rest of them twice."
+)
 negatives_option = click.option(
     "--negatives", type=click.IntRange(min=0), help="Hard negatives a query; by default as many as every line has."
 )
@@ -164,6 +166,7 @@ def traces(
 @train.command()
 @places("The model to finetune: a folder, a bundled checkpoint, or a hub id.")
 @adapters(False)
+@recompute_option
 @optimisation(1.0, 128, 1, 2e-5)
 def reasoner(base: str, data: Path, out: Path, recipe: str | None, **given: Any) -> None:
     """Finetune a reasoner on the traces of the data; its vision tower stays as it is."""
@@ -177,6 +180,7 @@ def reasoner(base: str, data: Path, out: Path, recipe: str | None, **given: Any)
 @places("The model to train: a folder, a bundled checkpoint, or a hub id.")
 @adapters(True)
 @negatives_option
+@recompute_option
 @optimisation(1.0, 8192, 16, 1e-4)
 def embedder(base: str, data: Path, out: Path, recipe: str | None, negatives: int | None, **given: Any) -> None:
     """Train an embedder by InfoNCE over large batches, with the traces of the data where it has some."""

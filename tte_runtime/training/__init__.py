@@ -1,8 +1,9 @@
-"""How the bundled checkpoint `tte-tiny` is made: `python -m tte_runtime.training.tiny --out FOLDER`.
+"""Training: `stages/` are the commands of `tte train` on one's own base and data, `tiny` is the preset that made tte-tiny.
 
-Rooms, one a stage: `tower` (0), `traces` (1), `reasoner` (2), `head` (3); `tiny` is the preset that runs
-them. Needs transformers' Trainer (and accelerate); nothing of the engine. Serving never imports this
-package.
+The stages stand on examples (data), feeding (what serving feeds for an item), base (a model to train), states and
+vectors (its forward pass), objectives (losses), loop (Trainer) and written (files). The preset shares the last four of
+these; its own are tower, traces, reasoner, head and the scenes behind them. Needs transformers' Trainer, peft and
+sentence-transformers. Serving never imports this package.
 """
 
 from tte_runtime import compat as compat
