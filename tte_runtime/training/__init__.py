@@ -1,4 +1,4 @@
-"""Training: `stages/` are the commands of `tte train` on one's own base and data, `tiny` is the preset that made tte-tiny.
+"""Training: `stages/` are the commands of `tte train` on one's own base and data, `tiny` the preset of tte-tiny.
 
 The stages stand on examples (data), feeding (what serving feeds for an item), base (a model to train), states and
 vectors (its forward pass), objectives (losses), loop (Trainer) and written (files). The preset shares the last four of
