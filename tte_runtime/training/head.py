@@ -26,9 +26,9 @@ from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, TAP_LAYER
 from tte_runtime.training.contests import Contest, Contests, Item
 from tte_runtime.training.generate import greedy_traces
 from tte_runtime.training.loop import autocast, fit, keep
+from tte_runtime.training.objectives import TEMPERATURE as TEMPERATURE
 from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
 
-TEMPERATURE = 0.02
 GROUP_SIZE = 32
 WORD_SCALE = 20.0
 WORD_WEIGHT = 1.0
