@@ -24,7 +24,7 @@ from tte_runtime.training.stages.reasoner import train_reasoner
 from tte_runtime.training.stages.run import Options
 from tte_runtime.training.vectors import Vectors
 
-SMALL = Options(epochs=1, batch_size=3, mini_batch=2, learning_rate=1e-3, seed=1, device="cpu")
+SMALL = Options(epochs=1, batch_size=4, mini_batch=2, learning_rate=1e-3, seed=1, device="cpu")
 
 
 @pytest.fixture()
@@ -90,6 +90,6 @@ def test_every_kind_of_head_is_trained(tmp_path: Path, trained: list[Vectors]) -
     data = make_data(tmp_path / "data", pictures=False)
     for kind in KINDS:
         sizes = {} if kind == "decoder_layers" else {"num_heads": 4, "intermediate_size": 32}
-        options = replace(SMALL, batch_size=3, learning_rate=1e-2)
+        options = replace(SMALL, learning_rate=1e-2)
         out = train_head(str(base), data, tmp_path / kind, kind=kind, sizes=sizes, options=options)
         assert trained[-1].head is not None and (out / "head.safetensors").is_file()

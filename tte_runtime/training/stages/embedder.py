@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tte_runtime.training.base import Base, folder_of
-from tte_runtime.training.examples import read_examples
-from tte_runtime.training.loop import fit, say
-from tte_runtime.training.objectives import Contrast
 from tte_runtime.training.recipes import reading
-from tte_runtime.training.stages.run import Folder, Options, columns_of, distinct_batches, num_negatives
+from tte_runtime.training.stages.contrast import Lessons
+from tte_runtime.training.stages.run import Folder, Options
 from tte_runtime.training.vectors import Vectors
 from tte_runtime.training.written import write_recipe
 
@@ -44,27 +42,14 @@ def train_embedder(
     folder = Folder.of(out, "embedder", base, data, options, recipe=recipe, negatives=negatives)
     if folder.finished:
         return out
-    examples = read_examples(data, positives=True)
-    hard = num_negatives(examples, negatives)
-    batches = distinct_batches(examples, hard, options.batch_size, options.epochs, options.seed)
+    lessons = Lessons.read(data, negatives, options)
     chosen = reading(folder_of(base), recipe)
     loaded = Base.load(base, device=options.device, precision=options.precision)
     vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed)
     learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()
-    say(f"embedder: {len(batches)} steps of {options.batch_size} queries, {hard} hard negatives each")
-    say(f"embedder: {vectors.traced(examples)}")
-    fit(
-        "embedder",
-        Contrast(loaded.model.get_decoder(), vectors.embed, options.mini_batch),
-        lambda index: batches[index],
-        lambda items: {"columns": columns_of(items[0], hard)},
-        folder.begin(),
-        batch_size=1,
-        device=loaded.model.device.type,
-        **options.fitting(len(batches)),
-    )
+    lessons.teach("embedder", loaded.model.get_decoder(), vectors, folder.begin(), options)
     learner.save(out)
     write_recipe(out, chosen)
     return folder.finish()

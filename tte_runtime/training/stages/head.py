@@ -18,11 +18,9 @@ from tte_runtime.errors import OptionError
 from tte_runtime.heads.reference import WEIGHTS, HeadModule, make_reference_head
 from tte_runtime.heads.spec import sizes_of
 from tte_runtime.training.base import Base, folder_of
-from tte_runtime.training.examples import read_examples
-from tte_runtime.training.loop import fit, say
-from tte_runtime.training.objectives import Contrast
 from tte_runtime.training.recipes import unified
-from tte_runtime.training.stages.run import Folder, Options, columns_of, distinct_batches, num_negatives
+from tte_runtime.training.stages.contrast import Lessons
+from tte_runtime.training.stages.run import Folder, Options
 from tte_runtime.training.vectors import Vectors
 from tte_runtime.training.written import write_recipe
 
@@ -62,25 +60,12 @@ def train_head(
     folder = Folder.of(out, "head", base, data, options, **more)
     if folder.finished:
         return out
-    examples = read_examples(data, positives=True)
-    hard = num_negatives(examples, negatives)
-    batches = distinct_batches(examples, hard, options.batch_size, options.epochs, options.seed)
+    lessons = Lessons.read(data, negatives, options)
     chosen = unified(folder_of(base), recipe)
     loaded = Base.load(base, device=options.device, precision=options.precision)
     head, entry = _head(loaded, kind, dict(sizes or {}), tap_layer, options.seed)
     vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed, head=head, tap_layer=entry["tap_layer"])
-    say(f"head: {len(batches)} steps of {options.batch_size} queries, {hard} hard negatives each")
-    say(f"head: {vectors.traced(examples)}")
-    fit(
-        "head",
-        Contrast(head, vectors.embed, options.mini_batch),
-        lambda index: batches[index],
-        lambda items: {"columns": columns_of(items[0], hard)},
-        folder.begin(),
-        batch_size=1,
-        device=loaded.model.device.type,
-        **options.fitting(len(batches)),
-    )
+    lessons.teach("head", head, vectors, folder.begin(), options)
     loaded.save(out)
     head.save(out, loaded.stored)
     write_recipe(out, chosen, entry)

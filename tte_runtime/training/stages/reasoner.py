@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tte_runtime.errors import DatasetError
+from tte_runtime.errors import DatasetError, OptionError
 from tte_runtime.training.base import Base, folder_of
 from tte_runtime.training.examples import Entry, read_examples
 from tte_runtime.training.feeding import Fed, pad
@@ -35,6 +35,11 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
         DatasetError: a line is wrong, or none has a trace. OptionError: `out` is of another run. CheckpointError,
         RecipeError: the base cannot be trained so.
     """
+    if options.batch_size % options.mini_batch:
+        raise OptionError(
+            f"a batch of {options.batch_size} is put together from mini-batches of {options.mini_batch}: it must be a "
+            "multiple of them. Change --mini-batch."
+        )
     folder = Folder.of(out, "reasoner", base, data, options, recipe=recipe)
     if folder.finished:
         return out
@@ -43,6 +48,8 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
     loaded = Base.load(base, device=options.device, precision=options.precision)
     feeder = loaded.feeder(chosen)
     entries = [entry for entry in entries if feeder.thinks(entry)]
+    if not entries:
+        raise DatasetError(f"recipe {chosen.name!r} thinks on none of the items of {data} that have a trace.")
     learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()
@@ -52,9 +59,8 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
         batch = pad(rows)
         return {"batch": Batch(batch.ids, batch.labels, batch.positions, batch.mask, features), "labels": batch.labels}
 
-    accumulate = max(1, options.batch_size // options.mini_batch)
-    steps = max(1, round(len(entries) * options.epochs / (accumulate * options.mini_batch)))
-    say(f"reasoner: {len(entries)} traces, {steps} steps of {accumulate * options.mini_batch}")
+    steps = max(1, round(len(entries) * options.epochs / options.batch_size))
+    say(f"reasoner: {len(entries)} traces, {steps} steps of {options.batch_size}")
     fit(
         "reasoner",
         ReasonerTraining(loaded.model, mixed=loaded.mixed),
@@ -62,7 +68,7 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
         collate,
         folder.begin(),
         batch_size=options.mini_batch,
-        accumulate=accumulate,
+        accumulate=options.batch_size // options.mini_batch,
         device=loaded.model.device.type,
         **options.fitting(steps),
     )
