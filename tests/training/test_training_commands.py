@@ -45,14 +45,21 @@ def test_all_four(base: Path, tmp_path: Path) -> None:
     assert all(entry.traced for one in examples for entry in one.entries)
     assert "../data/1.png" in {one.raw["query"].get("image") for one in examples}
     small = ("--batch-size", 4, "--mini-batch", 2, "--device", "cpu")
-    common = ("--base", base, "--data", tmp_path / "traced", *small)
-    for stage, more in (("reasoner", ("--lora",)), ("embedder", ()), ("head", ("--kind", "decoder_layers"))):
+    common = ("--data", tmp_path / "traced", *small)
+    adapter = ("--base", tmp_path / "reasoner")
+    for stage, more in (
+        ("reasoner", ("--base", base, "--lora")),
+        ("embedder", ("--base", base)),
+        ("head", (*adapter, "--kind", "decoder_layers")),
+    ):
         out = tmp_path / stage
         done = tte("train", stage, *common, "--out", out, *more)
         assert (done.exit_code, done.stdout) == (0, f"{out}\n"), done.stderr
         assert f"{stage}: step 1/" in done.stderr
         again = tte("train", stage, *common, "--out", out, *more)
         assert again.stdout == f"{out}\n" and "step" not in again.stderr
+    refused = tte("train", "embedder", *adapter, *common, "--out", tmp_path / "twice")
+    assert refused.exit_code == 2 and "an adapter is trained on a whole checkpoint" in refused.stderr
     pair = ("--model", tmp_path / "embedder", "--reasoner", tmp_path / "reasoner")
     for how in (pair, ("--model", tmp_path / "head")):
         done = tte("embed", "one two", "--role", "query", *how, "--device", "cpu")
@@ -87,12 +94,18 @@ def test_traces_go_on_and_failures_are_named(tmp_path: Path, endpoint: FakeEndpo
 def test_what_is_refused_at_the_door(base: Path, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data", pictures=False)
     where = ("--base", base, "--data", data, "--out", tmp_path / "out")
+    (tmp_path / "special.jsonl").write_text(
+        (data / "data.jsonl").read_text() + '{"query": {"text": "a", "trace": "so <|im_end|> it"}, "positive": "b"}\n'
+    )
+    special = ("--base", base, "--data", tmp_path / "special.jsonl", "--out", tmp_path / "out")
     for words, said in (
         (("traces", "--base", "http://x/v1", "--data", data, "--out", "o"), "--base URL and --endpoint-model NAME"),
         (("embedder", *where, "--batch-size", 99), "no batch of 99 examples can be filled"),
         (("embedder", *where, "--negatives", 3), "has 2 negatives, and 3 are asked for"),
         (("embedder", *where, "--batch-size", 2, "--recipe", "ume_r1"), "cannot be trained here. Name another recipe"),
         (("reasoner", *where, "--recipe", "vlm2vec"), "writes no traces"),
+        (("reasoner", *special), "line 7, query: the trace contains the special token '<|im_end|>'"),
+        (("embedder", *special, "--batch-size", 2), "line 7, query: the trace contains the special token"),
         (
             ("reasoner", *where, "--batch-size", 4, "--mini-batch", 3),
             "a batch of 4 is put together from mini-batches of 3",

@@ -6,7 +6,7 @@ given. Knows recipes and tokens; knows nothing of losses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tte_runtime.engine.request import MediaSpan
 from tte_runtime.errors import DatasetError, TteError
+from tte_runtime.inputs.items import Item
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.inputs.trace_tokens import TraceTokens
 from tte_runtime.training.examples import Entry
@@ -58,6 +59,27 @@ class Feeder:
         """Whether the entry has a trace and its role has use for one."""
         return entry.traced and self.recipe.roles[entry.role].think
 
+    def check(self, entries: Iterable[Entry]) -> None:
+        """Everything about entries that can be wrong in words, before hours are spent on them; opens no media.
+
+        Raises:
+            DatasetError: a text or a trace cannot be used; the message has its place.
+        """
+        for entry in entries:
+            item = entry.parse()
+            try:
+                self.renderer.prompt_text(entry.role, item, ())
+                if self.thinks(entry):
+                    self._trace(item)
+            except TteError as error:
+                raise DatasetError(f"{entry.place}: {error}") from error
+
+    def _trace(self, item: Item) -> tuple[int, ...]:
+        """The tokens of an item's trace, less the one that stopped it."""
+        assert item.trace is not None, "asked of items that have a trace"
+        given = item.trace
+        return self._tokens.body(self._tokens.ids(given) if isinstance(given, str) else self._tokens.check(given))
+
     def embedded(self, entry: Entry) -> Fed:
         """What is fed to embed an entry, with its trace if it has one.
 
@@ -76,12 +98,7 @@ class Feeder:
             request = self.renderer.render(
                 item, entry.role, Think() if thinking else None, priority="corpus", normalize=True, arrival=0.0
             )
-            trace: tuple[int, ...] = ()
-            if thinking:
-                assert item.trace is not None, "asked of entries that have a trace"
-                given = item.trace
-                ids = self._tokens.ids(given) if isinstance(given, str) else self._tokens.check(given)
-                trace = self._tokens.body(ids)
+            trace = self._trace(item) if thinking else ()
         except TteError as error:
             raise DatasetError(f"{entry.place}: {error}") from error
         if to_be_written:

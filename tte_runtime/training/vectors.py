@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tte_runtime.training.examples import Entry, Example
+from tte_runtime.training.examples import Entry
 from tte_runtime.training.feeding import Fed, Feeder, pad
 from tte_runtime.training.loop import autocast
 from tte_runtime.training.states import decode, see, tapped
@@ -54,9 +54,8 @@ class Vectors:
                 states = decode(self.model, batch)
             return self.head(states.float(), batch.positions.to(device), last)
 
-    def traced(self, examples: Sequence[Example]) -> str:
+    def traced(self, entries: Sequence[Entry]) -> str:
         """How many queries and documents are embedded with a trace, in words."""
-        entries = [entry for example in examples for entry in example.entries]
         thinking = [entry for entry in entries if self.feeder.thinks(entry)]
         return f"{len(thinking)} of {len(entries)} items are embedded with their traces"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tte_runtime.training.examples import Example, read_examples
+from tte_runtime.training.examples import Entry, Example, read_examples
 from tte_runtime.training.loop import fit, say
 from tte_runtime.training.objectives import Contrast
 from tte_runtime.training.stages.run import Options, columns_of, distinct_batches, num_negatives
@@ -32,6 +32,11 @@ class Lessons:
     batches: Sequence[list[Example]]
     negatives: int
 
+    @property
+    def entries(self) -> list[Entry]:
+        """Every item that is embedded."""
+        return [entry for example in self.examples for entry in example.entries[: 2 + self.negatives]]
+
     @classmethod
     def read(cls, data: Path, negatives: int | None, options: Options) -> Lessons:
         """The lessons that are in `data`; raises DatasetError where a line is wrong, or there are too few."""
@@ -43,7 +48,7 @@ class Lessons:
     def teach(self, name: str, trained: nn.Module, vectors: Vectors, work: Path, options: Options) -> None:
         """Train `trained`, which `vectors` makes use of, in place; in `work` lies what an interrupted run needs."""
         say(f"{name}: {len(self.batches)} steps of {options.batch_size} queries, {self.negatives} hard negatives each")
-        say(f"{name}: {vectors.traced(self.examples)}")
+        say(f"{name}: {vectors.traced(self.entries)}")
         fit(
             name,
             Contrast(trained, vectors.embed, options.mini_batch),

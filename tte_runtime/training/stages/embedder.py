@@ -45,7 +45,9 @@ def train_embedder(
     lessons = Lessons.read(data, negatives, options)
     chosen = reading(folder_of(base), recipe)
     loaded = Base.load(base, device=options.device, precision=options.precision)
-    vectors = Vectors(loaded.model, loaded.feeder(chosen), mixed=loaded.mixed)
+    feeder = loaded.feeder(chosen)
+    feeder.check(lessons.entries)
+    vectors = Vectors(loaded.model, feeder, mixed=loaded.mixed)
     learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()

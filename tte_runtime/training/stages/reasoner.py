@@ -50,6 +50,7 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
     entries = [entry for entry in entries if feeder.thinks(entry)]
     if not entries:
         raise DatasetError(f"recipe {chosen.name!r} thinks on none of the items of {data} that have a trace.")
+    feeder.check(entries)
     learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()
