@@ -5,18 +5,17 @@ Capturing needs a GPU; everything a captured step does besides runs here, called
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from engine_harness import capture_decode
 
 from tte_runtime import Embedder, EngineConfig, Think
-from tte_runtime.engine.graphs import SIZES, Body, DecodeGraphs
+from tte_runtime.engine.graphs import SIZES
 from tte_runtime.engine.request import EngineResult
-from tte_runtime.engine.runner import StepOutput
 from tte_runtime.errors import OptionError
 from tte_runtime.inputs.items import parse_item
 
@@ -25,24 +24,10 @@ SMALL = {"max_context": 208, "kv_cache_tokens": 320, "prefix_cache": False}
 SAMPLED = {"temperature": 1.0, "seed": 4}
 
 
-def call_again(body: Body) -> tuple[Callable[[], None], StepOutput]:
-    """As a capture does: the first call's output is written anew by every replay."""
-    output = body()
-
-    def replay() -> None:
-        again = body()
-        for name in ("hidden", "tokens", "vectors"):
-            getattr(output, name).copy_(getattr(again, name))
-
-    return replay, output
-
-
 def captured(folder: Path, **options: Any) -> Embedder:
     """An embedder whose decode steps run over fixed memory."""
     embedder = Embedder.from_pretrained(folder, **{"max_context": 640, **options})
-    engine = embedder._pipeline.engine
-    with torch.inference_mode():
-        engine.graphs = DecodeGraphs(engine.runner, engine.config, call_again)
+    capture_decode(embedder._pipeline.engine)
     return embedder
 
 

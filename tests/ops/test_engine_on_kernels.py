@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from engine_harness import capture_decode, drive, render, spoil
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from tte_runtime import Embedder, Result, Think
-from tte_runtime.engine.graphs import Body, DecodeGraphs
-from tte_runtime.engine.runner import StepOutput
+from tte_runtime.engine.request import EngineResult, Sampling
+from tte_runtime.errors import EngineError
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.models.checkpoint import find_folder
 
@@ -146,22 +147,43 @@ def test_equal_bits_under_preemption(folder: Path) -> None:
 def test_equal_bits_from_captured_steps(folder: Path, items: list[Any], alone: list[Result], overlap: bool) -> None:
     """The body of a captured step, called anew instead of replayed, on padded rows of fixed memory."""
 
-    def call_again(body: Body) -> tuple[Callable[[], None], StepOutput]:
-        output = body()
-
-        def replay() -> None:
-            again = body()
-            for name in ("hidden", "tokens", "vectors"):
-                getattr(output, name).copy_(getattr(again, name))
-
-        return replay, output
-
     options: dict[str, Any] = {"kv_cache_tokens": 1024, "max_context": 256, "max_batch_size": 4, "overlap": overlap}
     with Embedder.from_pretrained(folder, kernels="triton", **options) as embedder:
-        engine = embedder._pipeline.engine
-        with torch.inference_mode():
-            engine.graphs = DecodeGraphs(engine.runner, engine.config, call_again)
+        capture_decode(embedder._pipeline.engine)
         results = embedder.embed(items, role="query", think=Think(max_tokens=TRACE))
     for result, single in zip(results, alone, strict=True):
         assert result.trace_ids == single.trace_ids
         assert np.array_equal(result.vector, single.vector), "a captured step has other bits"
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
+def test_unwritten_slots_are_never_read(folder: Path, items: list[Any], captured: bool) -> None:
+    """NaN and infinity in every slot that nobody has written: chunks, forks, a snapshot, hits, a second round."""
+    options: dict[str, Any] = {"kv_cache_tokens": 1024, "max_context": 256, "max_batch_size": 4, "overlap": captured}
+    with Embedder.from_pretrained(folder, kernels="triton", max_prefill_tokens=20, **options) as embedder:
+        engine = embedder._pipeline.engine
+        if captured:
+            capture_decode(engine)
+        first, *others = [render(embedder, item, max_tokens=TRACE) for item in items]
+        forked = replace(first, num_traces=2, sampling=Sampling(temperature=1.2, seed=5))
+        batch = [replace(first, snapshot_every=1), *others, forked]
+        rounds = [drive(engine, batch) for _ in range(2)]
+        embedder.clear_caches()
+        for clean in rounds:
+            for ours, theirs in zip(drive(engine, batch, lambda: spoil(engine)), clean, strict=True):
+                assert isinstance(ours, EngineResult) and isinstance(theirs, EngineResult)
+                assert ours.traces == theirs.traces and np.array_equal(ours.vector, theirs.vector)
+
+
+def test_a_request_that_brings_nan_leaves_its_neighbours_bits(folder: Path, items: list[Any]) -> None:
+    with Embedder.from_pretrained(folder, kernels="triton", kv_cache_tokens=1024) as embedder:
+        engine = embedder._pipeline.engine
+        good, bad = (render(embedder, text, max_tokens=TRACE) for text in ("one two three", "cat dog cat dog"))
+        (alone,) = drive(engine, [good])
+        embedder.clear_caches()
+        (token,) = set(bad.prompt_ids[-6:-1]) - set(good.prompt_ids) or {0}
+        with torch.inference_mode():
+            engine.decoder.embed[token] = float("nan")
+        failure, beside = drive(engine, [bad, good])
+        assert isinstance(failure, EngineError) and isinstance(beside, EngineResult)
+        assert isinstance(alone, EngineResult) and np.array_equal(beside.vector, alone.vector)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from kernel_harness import DEVICE
 
-from tte_runtime.ops import Pooling, TorchOps
+from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE, pages_of, table_of
+from tte_kernels.decode_attention.reference import decode_attention as reference
+from tte_runtime.ops import Pooling, StepLayout, TorchOps
 from tte_runtime.ops.triton_ops import TritonOps
 
 EPS = 1e-6
@@ -34,3 +36,25 @@ def test_every_vector_has_its_own_cut_and_norm(mean: bool) -> None:
         single = Pooling.of([length], [dims[index]], [normalize[index]], hidden.device, mean=mean)
         alone = TritonOps().pool_normalize(hidden[start : start + length], norm, EPS, single)
         assert torch.equal(alone[0], triton_out[index])
+
+
+@pytest.mark.parametrize("rubbish", [float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("lengths", [(37,), (64, 129, 1), (1500,) * 3], ids=lambda lengths: f"S{len(lengths)}")
+def test_decoding_in_torch_reads_nothing_beyond_a_row(lengths: tuple[int, ...], rubbish: float) -> None:
+    heads, kv_heads, dim = 6, 2, 32
+    table, num_pages = table_of(lengths, 1, DEVICE)
+    pages = pages_of(table, num_pages, lengths, kv_heads, dim, 2, DEVICE, torch.float32)
+    unowned = pages.isnan()
+    q, lens = random(len(lengths), heads, dim), torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
+    starts = torch.arange(len(lengths) + 1, dtype=torch.int32, device=DEVICE)
+    slots = torch.zeros(len(lengths), dtype=torch.int64, device=DEVICE)
+
+    def attend(fill: float) -> torch.Tensor:
+        filled = pages.masked_fill(unowned, fill)
+        layout = StepLayout(True, slots, table, starts, lens, (1,) * len(lengths), lengths)
+        return TorchOps().attention(q, filled, layout, scale=dim**-0.5)
+
+    got, limit = attend(rubbish), ATTENTION_TOLERANCE[torch.float32]
+    assert torch.equal(got, attend(0.0)), "what lies in a slot that no row owns moved bits"
+    want = reference(q, pages, table, lens, scale=dim**-0.5)
+    torch.testing.assert_close(got, want, atol=limit.atol, rtol=limit.rtol)

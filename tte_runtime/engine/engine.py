@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections import deque
 
+import numpy as np
 import torch
 
 from tte_runtime.config import EngineConfig
@@ -21,7 +23,7 @@ from tte_runtime.engine.flight import Delivery, Flight
 from tte_runtime.engine.forks import Family
 from tte_runtime.engine.graphs import DecodeGraphs, cuda_capture
 from tte_runtime.engine.kv_cache import PagePool, page_keys
-from tte_runtime.engine.readout import End, Reader, keep_markers, keep_states
+from tte_runtime.engine.readout import End, Reader, keep_markers, keep_states, last_sums, not_finite
 from tte_runtime.engine.request import EngineRequest, Listener
 from tte_runtime.engine.results import result_of
 from tte_runtime.engine.runner import Draws, FeatureSource, Runner, StepOutput
@@ -67,7 +69,6 @@ class Engine:
             if config.cuda_graphs:
                 self.graphs = DecodeGraphs(self.runner, config, cuda_capture())
         self._reader = Reader(self.runner, head)
-        self._nothing = self.runner.latest[:0]
         self._salt = salt
         self._order = itertools.count()
         self._live: dict[int, Family] = {}
@@ -159,16 +160,14 @@ class Engine:
         started = time.perf_counter()
         draws, copies = self._draws(batch, started)
         output = self._backend(batch).forward(batch, draws)
-        # A step that draws nothing is waited for as well, or the host could run ahead of what it has staged.
-        flight = Flight(batch, started, output, HostCopy(self._nothing if output.tokens is None else output.tokens))
+        tokens = None if output.tokens is None else HostCopy(output.tokens)
+        flight = Flight(batch, started, output, HostCopy(last_sums(batch, output.hidden)), tokens)
         row = 0
         for chunk in batch.chunks:
             keep_states(chunk, output.hidden, row)
             row += len(chunk)
             chunk.sequence.advance(len(chunk))
             flight.ends.append(End(chunk.sequence, chunk.stop, row - 1))
-            if not batch.decode:
-                self.scheduler.publish(chunk.sequence)
             flight.ends += self._snapshot(chunk, row - 1, copies)
         if copies:
             self.runner.copy_pages(copies)
@@ -246,7 +245,9 @@ class Engine:
     def _land(self, flight: Flight) -> None:
         """Wait for a step's tokens, let them decide what goes on, and read out what is done."""
         self._at_work = [end.sequence for end in flight.ends]
-        for (sequence, index), token in zip(flight.drawn, flight.tokens.get().tolist(), strict=True):
+        self._check_states(flight)
+        tokens = [] if flight.tokens is None else flight.tokens.get().tolist()
+        for (sequence, index), token in zip(flight.drawn, tokens, strict=True):
             if not sequence.gone and sequence.learn(index, token):
                 sequence.listener.on_token(index, token)
         row = 0
@@ -256,6 +257,14 @@ class Engine:
         stage = "decode" if flight.batch.decode else "prefill"
         self._spend_since(flight.started, self._at_work, stage)
         self._read_out([end for end in flight.ends if end.is_last and not end.sequence.gone], flight.output)
+
+    def _check_states(self, flight: Flight) -> None:
+        """Wait for a step. Requests whose states are NaN or infinite fail; only others' pages can be found again."""
+        for chunk, total in zip(flight.batch.chunks, flight.sums.get().tolist(), strict=True):
+            if not math.isfinite(total):
+                self._fail(chunk.sequence, not_finite(f"states after {chunk.stop} tokens"))
+            elif not flight.batch.decode and not chunk.sequence.gone:
+                self.scheduler.publish(chunk.sequence, chunk.stop)
 
     def _read_out(self, ends: list[End], output: StepOutput) -> None:
         """Read the vectors of sequences whose last token has been fed; they leave the scheduler."""
@@ -276,6 +285,9 @@ class Engine:
         self._spend_since(delivery.started, delivery.sequences, "readout")
         for sequence, vector in zip(delivery.sequences, vectors, strict=True):
             if sequence.gone:
+                continue
+            if not np.isfinite(vector).all():
+                self._fail(sequence, not_finite("vector"))
                 continue
             sequence.gone = True
             family = self._live[sequence.order]

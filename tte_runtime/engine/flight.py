@@ -18,7 +18,8 @@ class Flight:
     batch: Batch
     started: float
     output: StepOutput
-    tokens: HostCopy
+    sums: HostCopy  # of every chunk's last state, see `last_sums`; there is one to wait for in every step
+    tokens: HostCopy | None
     drawn: list[tuple[Sequence, int]] = field(default_factory=list)  # whose each token is, and its index in the trace
     ends: list[End] = field(default_factory=list)
 

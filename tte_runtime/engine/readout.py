@@ -5,13 +5,15 @@ Knows readouts and states; knows no scheduling and never waits for the device.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 
 from tte_runtime.engine.runner import Runner, StepOutput
-from tte_runtime.engine.scheduler import Chunk
+from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import Sequence
+from tte_runtime.errors import EngineError
 from tte_runtime.heads.head import Head
 from tte_runtime.ops import Pooling
 from tte_runtime.ops.transfer import to_device
@@ -60,6 +62,25 @@ def keep_markers(chunk: Chunk, hidden: torch.Tensor, row: int) -> None:
 def _row(hidden: torch.Tensor, row: int) -> torch.Tensor:
     """A copy, [1, C]: a view would keep the whole step's states alive."""
     return hidden[row][None].clone()
+
+
+def last_sums(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """The sum of the last state of every chunk, float32, where `hidden` [T, C] are the states of a step.
+
+    NaN or infinity anywhere in a sequence shows there: whoever attends to it becomes NaN.
+    """
+    rows = [end - 1 for end in itertools.accumulate(len(chunk) for chunk in batch.chunks)]
+    if len(rows) < len(hidden):
+        hidden = hidden[to_device(rows, torch.int64, hidden.device)]
+    return hidden.sum(-1, dtype=torch.float32)
+
+
+def not_finite(what: str) -> EngineError:
+    """The error of a request whose numbers have left the range of its dtype, or were never in it."""
+    return EngineError(
+        f"the request's {what} came out NaN or infinite, so its vector would mean nothing. "
+        'Load the model with dtype="float32", and check its weights.'
+    )
 
 
 class Reader:

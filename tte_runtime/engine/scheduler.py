@@ -110,9 +110,9 @@ class Scheduler:
         self._decoded_last = False
         return Batch(decode=False, chunks=tuple(self._prefill_chunks(prefilling)))
 
-    def publish(self, sequence: Sequence) -> None:
-        """Make the prompt's finished full pages findable."""
-        complete = min(sequence.fed, sequence.prompt_len) // PAGE_SIZE
+    def publish(self, sequence: Sequence, stop: int) -> None:
+        """Make the full pages of the first `stop` tokens findable, as far as they are prompt and still held."""
+        complete = min(stop, sequence.fed, sequence.prompt_len) // PAGE_SIZE
         for page, key in zip(sequence.pages[:complete], sequence.page_keys, strict=False):
             self.pool.publish(page, key)
 

@@ -85,21 +85,24 @@ class StepLayout:
         tokens = torch.arange(self._width * PAGE_SIZE, device=self.kv_lens.device)
         return (tokens < self.kv_lens[:, None])[:, None, None]
 
-    def blocks(self, num_pages: int, num_kv_heads: int) -> torch.Tensor:
-        """Of a decode step: where the keys and values of its rows lie, int64 [2 * S * K * P].
+    def cells(self, num_pages: int, num_kv_heads: int) -> torch.Tensor:
+        """Of a decode step: where the keys and values of its rows lie, int64 [2 * S * K * P * 16].
 
-        They count blocks [16, D] of a layer's pool, [2, num_pages, K, 16, D].
+        They count vectors [D] of a layer's pool, [2, num_pages, K, 16, D]. Slots beyond a row's length may hold NaN,
+        which no mask stops (0 * NaN is NaN): its last token is read in their stead.
         """
-        if (num_pages, num_kv_heads) not in self._blocks:
+        if (num_pages, num_kv_heads) not in self._cells:
             device = self.page_table.device
-            table = self.page_table[:, : self._width].long()
-            pool = torch.arange(2, device=device)[:, None, None, None] * (num_pages * num_kv_heads)
-            heads = torch.arange(num_kv_heads, device=device)[:, None]
-            self._blocks[num_pages, num_kv_heads] = (pool + table[:, None] * num_kv_heads + heads).flatten()
-        return self._blocks[num_pages, num_kv_heads]
+            tokens = torch.arange(self._width * PAGE_SIZE, device=device)
+            tokens = torch.minimum(tokens, (self.kv_lens[:, None] - 1).clamp(min=0).long())
+            pages = self.page_table.long().gather(1, tokens // PAGE_SIZE)
+            pool = torch.arange(2, device=device)[:, None, None, None] * num_pages
+            heads = (pool + pages[:, None]) * num_kv_heads + torch.arange(num_kv_heads, device=device)[:, None]
+            self._cells[num_pages, num_kv_heads] = (heads * PAGE_SIZE + (tokens % PAGE_SIZE)[:, None]).flatten()
+        return self._cells[num_pages, num_kv_heads]
 
     @cached_property
-    def _blocks(self) -> dict[tuple[int, int], torch.Tensor]:
+    def _cells(self) -> dict[tuple[int, int], torch.Tensor]:
         return {}
 
     @cached_property

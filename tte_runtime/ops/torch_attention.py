@@ -28,8 +28,8 @@ def decode_rows(q: torch.Tensor, pages: torch.Tensor, layout: StepLayout, scale:
     """Attention of one token a row, [S, H, D], over its sequence's pages: [S, H, D]."""
     rows, num_heads, head_dim = q.shape
     _, num_pages, num_kv_heads, _, _ = pages.shape
-    blocks = pages.view(-1, PAGE_SIZE, head_dim).index_select(0, layout.blocks(num_pages, num_kv_heads))
-    k, v = blocks.view(2, rows, num_kv_heads, -1, head_dim)  # [S, K, P * 16, D] each
+    cells = pages.view(-1, head_dim).index_select(0, layout.cells(num_pages, num_kv_heads))
+    k, v = cells.view(2, rows, num_kv_heads, -1, head_dim)  # [S, K, P * 16, D] each
     packed = q.view(rows, num_kv_heads, num_heads // num_kv_heads, head_dim)  # a kv head's queries together
     if layout.single is None:
         out = F.scaled_dot_product_attention(packed, k, v, attn_mask=layout.seen, scale=scale)
