@@ -111,6 +111,7 @@ def test_what_is_refused_at_the_door(base: Path, tmp_path: Path) -> None:
             "a batch of 4 is put together from mini-batches of 3",
         ),
         (("reasoner", *where, "--precision", "int8"), "unknown precision 'int8'"),
+        (("reasoner", *where, "--device", "cuda:1"), "unknown device 'cuda:1'. Known: auto, cpu, cuda. CUDA_VISIBLE"),
         (("head", *where, "--batch-size", 2, "--kind", "pooler"), "unknown head kind 'pooler'"),
         (("head", *where, "--batch-size", 2, "--tap", 9), "the backbone has 3 layers"),
         (("head", *where, "--batch-size", 2, "--size", "num_layers"), "--size must be NAME=N"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from own_data import make_base, make_data
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tte_runtime.errors import CheckpointError
 from tte_runtime.training.base import Base
 from tte_runtime.training.examples import read_examples
 from tte_runtime.training.feeding import pad
@@ -95,3 +98,12 @@ def test_tapped_states_are_those_between_two_layers(tmp_path: Path) -> None:
         states = decode(base.model, batch)
     torch.testing.assert_close(states, seen[0], rtol=0, atol=0)
     assert len(decoder.layers) == 3
+
+
+def test_a_base_without_an_output_embedding_is_refused(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "base", "llama")
+    state = load_file(folder / "model.safetensors")
+    del state["lm_head.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="saved without its output embedding"):
+        Base.load(str(folder), device="cpu", precision="auto")

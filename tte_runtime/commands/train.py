@@ -84,7 +84,12 @@ def optimisation(
             click.option("--learning-rate", default=learning_rate, show_default=True, help="The highest."),
             click.option("--seed", default=0, show_default=True, help="Of the order and of new weights."),
             click.option("--save-every", default=100, show_default=True, help="Steps between two saved states."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                help="auto, cpu, cuda (CUDA_VISIBLE_DEVICES chooses one).",
+            ),
             click.option(
                 "--precision",
                 default="auto",

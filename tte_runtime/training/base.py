@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from tte_runtime.errors import CheckpointError, MissingExtraError, OptionError
+from tte_runtime.errors import CheckpointError, MissingExtraError, OptionError, one_of
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.models.checkpoint import ADAPTER_CONFIG, Checkpoint, find_folder, read_config
 from tte_runtime.models.gguf import is_gguf
 from tte_runtime.models.stock import load_stock
+from tte_runtime.models.weights import TensorFiles
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.training.feeding import Feeder
 from tte_runtime.training.written import round_to, write_model
@@ -63,21 +64,31 @@ class Base:
 
         Args:
             name: of the base.
-            device: "auto", "cpu", "cuda" or "cuda:N".
+            device: "auto", "cpu" or "cuda".
             precision: of matrix products: "float32", "bfloat16", or "auto": bfloat16 on a GPU.
 
         Raises:
-            CheckpointError: it is no checkpoint, has no output embedding, or is a GGUF file.
+            CheckpointError: it is no checkpoint, a GGUF file, or has no output embedding.
+            OptionError: an unknown device or precision.
         """
+        if device not in ("auto", "cpu", "cuda"):
+            raise OptionError(
+                one_of("device", device, ("auto", "cpu", "cuda")) + " CUDA_VISIBLE_DEVICES chooses a GPU."
+            )
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if precision not in ("auto", "float32", "bfloat16"):
-            raise OptionError(f"unknown precision {precision!r}. Known: auto, float32, bfloat16.")
+            raise OptionError(one_of("precision", precision, ("auto", "float32", "bfloat16")))
         checkpoint = Checkpoint.of(find_folder(name))
         if is_gguf(checkpoint.model):
             raise CheckpointError(f"{name} is a GGUF file, which is not trained. Name the model it was made from.")
         config = read_config(checkpoint)
+        if not config.tie_word_embeddings and "lm_head.weight" not in TensorFiles(checkpoint.model).names():
+            raise CheckpointError(
+                f"{checkpoint.model} was saved without its output embedding, which transformers would make up. Add "
+                "lm_head.weight from the model it was made from."
+            )
         stored = getattr(torch, str(config.dtype or "float32").removeprefix("torch."))
-        on_gpu = device.startswith("cuda")
+        on_gpu = device == "cuda"
         model = load_stock(checkpoint, config, torch.float32)
         # What is trained on top sees what will be written, also where an adapter was merged in.
         round_to(model, stored, keep=not on_gpu)

@@ -172,6 +172,8 @@ def fit(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # Trainer would deal a batch out to all of them, and ours are no tensors to be cut
     trainer = _InOrder(
         model=model,
         args=arguments,
