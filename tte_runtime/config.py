@@ -5,6 +5,7 @@ Knows devices and sizes; knows nothing of requests, recipes or pictures.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -13,8 +14,8 @@ import torch
 from tte_runtime.errors import OptionError, one_of
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-KERNELS = ("auto", "triton", "torch")
-WEIGHTS = {"torch": ("w16", "w8a8"), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
+KERNELS = ("auto", "triton", "numba", "torch")
+WEIGHTS = {"torch": ("w16", "w8a8"), "numba": ("w16",), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
 ATTENTION = ("auto", "triton", "sdpa", "flash-attn", "xformers")
 SMALL_MATRIX = 2**18  # elements; a product of one row with fewer takes less time than waking a second thread
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
@@ -26,7 +27,8 @@ class EngineConfig:
 
     Attributes:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
-        kernels: "auto" (our Triton kernels on CUDA, torch elsewhere), "triton" or "torch".
+        kernels: "auto" (our Triton kernels on CUDA; elsewhere compiled decode steps where Numba and the format allow them,
+            else torch), "triton", "numba" or "torch".
         dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
         weights: how the decoder's matrices are kept: "auto" and "w16" as `dtype` says; "w8a8" on a CPU, weights and
             activations of 8 bits; "w8a16" and "w4a16" on our Triton kernels, for decoded tokens. Others lose a little.
@@ -143,7 +145,11 @@ class EngineConfig:
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
         if context > model_context:
             raise OptionError(f"max_context must be <= {model_context} for this model, got {context}.")
-        kernels = ("triton" if on_gpu else "torch") if self.kernels == "auto" else self.kernels
+        kernels = self.kernels
+        if kernels == "auto":
+            kernels = "triton" if on_gpu else ("torch" if no_numba(device, dtype, self.weights) else "numba")
+        elif kernels == "numba" and (reason := no_numba(device, dtype, self.weights)):
+            raise OptionError(f'kernels="numba" cannot run here: {reason}. Use kernels="auto".')
         if self.cuda_graphs is True and not on_gpu:
             raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
         if self.attention == "triton" and kernels != "triton":
@@ -172,15 +178,32 @@ class EngineConfig:
             cuda_graphs=on_gpu and kernels == "triton" if self.cuda_graphs == "auto" else self.cuda_graphs,
         )
 
+    def _why_torch(self) -> str:
+        reason = no_numba(self.device, self.dtype, self.weights)
+        return f" ({reason})" if self.kernels == "torch" and self.device == "cpu" and reason else ""
+
     def describe(self) -> str:
         """One line that says what runs, for logs and `tte env`."""
         return (
-            f"device={self.device} kernels={self.kernels} attention={self.attention} dtype={self.dtype} "
+            f"device={self.device} kernels={self.kernels}{self._why_torch()} attention={self.attention} dtype={self.dtype} "
             f"weights={self.weights} threads={self.threads} context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
             f"cuda_graphs={'on' if self.cuda_graphs else 'off'} pdl={'on' if self.pdl else 'off'}"
         )
+
+
+def no_numba(device: str, dtype: str, weights: str) -> str | None:
+    """Why decode steps cannot be compiled by Numba; `None` where they can."""
+    if device != "cpu":
+        return f"it is for a CPU, got device={device!r}"
+    if dtype == "float16":
+        return "it keeps float32 and bfloat16, got float16"
+    if weights not in ("auto", *WEIGHTS["numba"]):
+        return f"weights={weights!r} is another backend's format"
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install numba)"
+    return None
 
 
 def _require_positive(name: str, value: object) -> None:

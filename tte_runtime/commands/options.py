@@ -19,7 +19,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 def engine_options(command: Decorated) -> Decorated:
     """--device, --dtype, --weights and --kernels, handed to `Embedder.from_pretrained` as they are."""
     for option in (
-        click.option("--kernels", default="auto", show_default=True, help="auto, triton, torch."),
+        click.option("--kernels", default="auto", show_default=True, help="auto, triton, numba, torch."),
         click.option("--weights", default="auto", show_default=True, help="auto, w16, w8a8 (CPU), w8a16, w4a16."),
         click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),

@@ -16,7 +16,7 @@ import torch
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import Tensors
-from tte_runtime.ops import Draw, Rotation, StepLayout, TorchOps
+from tte_runtime.ops import Draw, Rotation, RowShape, StepLayout, TorchOps
 
 # Where a decoder's tensors may stand: as transformers 5 saves models with a tower, as it saves their base models, as
 # the hub's older checkpoints and text models have them, and text models saved without their output embedding.
@@ -200,6 +200,26 @@ class Decoder(LayerStack):
         self.embed = embed
         self.norm = norm
         self.lm_head = lm_head
+        shape = RowShape(spec.num_heads, spec.intermediate_size, spec.norm_eps)
+        self._rows = ops.fuse(layers, shape, self.rope.inv_freq, spec.rope.factor)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        layout: StepLayout,
+        kv_pages: torch.Tensor,
+        taps: Taps | None = None,
+        depth: int | None = None,
+        deepstack: torch.Tensor | None = None,
+        ends: Ends | None = None,
+    ) -> torch.Tensor:
+        """As `LayerStack.forward`; decode steps are one call where the backend has one. Their positions have one axis."""
+        if self._rows is None or not layout.decode:
+            return super().forward(hidden, positions, layout, kv_pages, taps, depth, deepstack, ends)
+        assert deepstack is None and ends is None, "pictures and heads take the prefill path"
+        kept = None if taps is None else (taps.layer, taps.pages)
+        return self._rows.forward(hidden, positions[0], layout, kv_pages, kept, depth)
 
     @classmethod
     def load(cls, files: Tensors, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:

@@ -35,15 +35,15 @@ class Dense:
     """The weight as it is, for whatever the other forms do not serve."""
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self._weight = weight
+        self.weight = weight
 
     def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x times the matrix, plus a bias."""
-        return F.linear(x, self._weight, bias)
+        return F.linear(x, self.weight, bias)
 
     def times_plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """residual + x times the matrix."""
-        return torch.addmm(residual, x, self._weight.T)
+        return torch.addmm(residual, x, self.weight.T)
 
 
 class OneDnn:
@@ -80,6 +80,11 @@ class Small:
     def __init__(self, weight: torch.Tensor) -> None:
         self._across = weight.T.contiguous()
         self._many = OneDnn(weight)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[O, I], a copy out of the blocks."""
+        return self._many.weight
 
     def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x times the matrix, plus a bias."""

@@ -8,6 +8,7 @@ from tte_kernels import HEAD_DIMS, MAX_GROUP, set_pdl
 from tte_runtime.config import EngineConfig
 from tte_runtime.env import INTERPRET
 from tte_runtime.errors import MissingExtraError, OptionError
+from tte_runtime.ops.numba_ops import NumbaOps
 from tte_runtime.ops.prefill import load_prefill
 from tte_runtime.ops.torch_ops import TorchOps
 
@@ -28,6 +29,8 @@ def select_ops(config: EngineConfig, *, head_dim: int, group: int) -> TorchOps:
         prefill = load_prefill(config.attention, config.device, config.torch_dtype)
     if config.kernels == "torch":
         return TorchOps(config.weights, prefill)
+    if config.kernels == "numba":
+        return NumbaOps(int(config.threads), prefill)
     if importlib.util.find_spec("triton") is None:
         raise MissingExtraError('kernels="triton" needs Triton. Run: pip install triton, or use kernels="torch".')
     if config.device == "cpu" and not INTERPRET.is_on():

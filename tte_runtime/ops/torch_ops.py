@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.matrices import pack_matrix
 from tte_runtime.ops.prefill import Prefill
+from tte_runtime.ops.rows.packing import Layer
+from tte_runtime.ops.rows.stack import RowShape, RowStack
 from tte_runtime.ops.torch_attention import decode_rows, extend_sequences, write_pages
 
 
@@ -40,6 +43,10 @@ class TorchOps:
     def pack_output(self, weight: torch.Tensor) -> Any:
         """The output embeddings [V, C] in the form that `next_tokens` takes."""
         return self.pack(weight)
+
+    def fuse(self, layers: Sequence[Layer], shape: RowShape, inv_freq: torch.Tensor, factor: float) -> RowStack | None:
+        """All layers of a decode step as one call, where the backend has that; arguments as for `RowStack`."""
+        return None
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """x / rms(x) in fp32, rounded to x's dtype, times `weight`. [T, C] -> [T, C]."""

@@ -1,0 +1,140 @@
+"""The compiled calls with tensors around them: a decode step's layers, and the output embeddings.
+
+Knows tensors, pages and layouts; knows no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tte_runtime.ops.layout import StepLayout
+from tte_runtime.ops.rows.packing import Layer, as_array, flatten, is_bfloat16
+from tte_runtime.ops.rows.team import Team
+
+
+@dataclass(frozen=True)
+class RowShape:
+    """What the layers of a decoder have in common: query heads, intermediate size, and the epsilon of norms."""
+
+    num_heads: int
+    intermediate_size: int
+    eps: float
+
+
+class RowStack:
+    """All layers of a decoder over rows of one token; arithmetic is float32 whatever the pages hold.
+
+    Args:
+        layers: the weights, in order.
+        shape: of all layers.
+        inv_freq: float32 [D/2], radians a position. factor: scales cos and sin.
+        team: who computes.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], shape: RowShape, inv_freq: torch.Tensor, factor: float, team: Team
+    ) -> None:
+        from tte_runtime.ops.rows import compiled  # imports Numba, and compiles at its first call
+
+        self._run = compiled.run_layers
+        self._packed = flatten(layers)
+        self._sizes = (shape.num_heads, shape.intermediate_size, int(layers[0].q_norm is not None))
+        self._eps, self._factor = np.float32(shape.eps), np.float32(factor)
+        self._inv_freq = inv_freq.numpy()
+        self._depth = len(layers)
+        self._scratch = layers[0].qkv.weight.shape[0] + layers[0].out.weight.shape[1] + 3 * shape.intermediate_size
+        self._team = team
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the weights as they lie here."""
+        return self._packed.matrices.nbytes + self._packed.vectors.nbytes
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        layout: StepLayout,
+        pages: torch.Tensor,
+        taps: tuple[int, torch.Tensor] | None,
+        depth: int | None,
+    ) -> torch.Tensor:
+        """Run the layers over the R rows of a decode step; keys, values and tapped states go to their slots.
+
+        Args:
+            hidden: [R, C]. positions: int64 [R]. pages: [L, 2, N, K, 16, D].
+            taps: a layer, and [N * 16, C] where the states before it go.
+            depth: run only so many layers.
+
+        Returns:
+            [R, C], before the final norm.
+        """
+        states = hidden.to(torch.float32, copy=True)
+        tap_layer, tap_pages = taps if taps is not None else (-1, hidden[:0])
+        arguments = (
+            states.numpy(),
+            positions.numpy(),
+            self._inv_freq,
+            self._factor,
+            layout.slots.numpy(),
+            layout.page_table.numpy(),
+            layout.kv_lens.numpy(),
+            _kept(pages),
+            _kept(tap_pages),
+            tap_layer,
+            self._depth if depth is None else depth,
+            self._packed.matrices,
+            self._packed.vectors,
+            self._sizes,
+            self._eps,
+            np.empty(len(hidden) * self._scratch, np.float32),
+            np.zeros(1, np.int64),
+        )
+        self._team.run(lambda me, size: self._run(*arguments, me, size))
+        return states.to(hidden.dtype)
+
+
+class RowOutput:
+    """Output embeddings [V, C] for the states of next tokens.
+
+    Args:
+        weight: shared, not copied, unless it can be kept in half its bytes.
+        team: who computes.
+    """
+
+    def __init__(self, weight: torch.Tensor, team: Team) -> None:
+        from tte_runtime.ops.rows import compiled
+
+        self._score, self._likeliest = compiled.score_tokens, compiled.likeliest
+        self._size = weight.shape[0]
+        self._matrix = as_array(weight, exact=is_bfloat16(weight))
+        self._team = team
+
+    def scores(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> NDArray[np.float32]:
+        """Of every token after the final norm: [S, C] -> float32 [S, V]."""
+        states, weight = hidden.float().numpy(), norm.float().numpy()
+        out = np.empty((len(states), self._size), np.float32)
+
+        def part(me: int, size: int) -> None:
+            first, last = self._size * me // size, self._size * (me + 1) // size
+            self._score(states, weight, np.float32(eps), self._matrix, out, first, last)
+
+        self._team.run(part)
+        return out
+
+    def likeliest(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:
+        """The tokens of the highest scores, the lowest id of equal ones: [S, C] -> int64 [S]."""
+        tokens = np.empty(len(hidden), np.int64)
+        self._likeliest(self.scores(hidden, norm, eps), tokens)
+        return torch.from_numpy(tokens)
+
+
+def _kept(pages: torch.Tensor) -> NDArray[Any]:
+    """Pages as an array; bfloat16, which numpy lacks, as uint16."""
+    return (pages.view(torch.uint16) if pages.dtype == torch.bfloat16 else pages).numpy()
