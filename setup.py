@@ -40,6 +40,7 @@ setup(
     install_requires=[
         "click>=8.1",
         "jinja2>=3.1",
+        "numba>=0.61",
         "numpy>=1.26",
         "pillow>=10",
         "safetensors>=0.5",

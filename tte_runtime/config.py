@@ -27,8 +27,8 @@ class EngineConfig:
 
     Attributes:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
-        kernels: "auto" (our Triton kernels on CUDA; elsewhere compiled decode steps where Numba and the format allow them,
-            else torch), "triton", "numba" or "torch".
+        kernels: "auto", "triton" (our kernels on a GPU), "numba" (a CPU's decode steps compiled) or "torch". "auto" is
+            Triton on CUDA, and Numba on a CPU where it is installed and the dtype and format allow it.
         dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
         weights: how the decoder's matrices are kept: "auto" and "w16" as `dtype` says; "w8a8" on a CPU, weights and
             activations of 8 bits; "w8a16" and "w4a16" on our Triton kernels, for decoded tokens. Others lose a little.
@@ -185,8 +185,9 @@ class EngineConfig:
     def describe(self) -> str:
         """One line that says what runs, for logs and `tte env`."""
         return (
-            f"device={self.device} kernels={self.kernels}{self._why_torch()} attention={self.attention} dtype={self.dtype} "
-            f"weights={self.weights} threads={self.threads} context={self.max_context} "
+            f"device={self.device} kernels={self.kernels}{self._why_torch()} "
+            f"attention={self.attention} dtype={self.dtype} weights={self.weights} threads={self.threads} "
+            f"context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
             f"cuda_graphs={'on' if self.cuda_graphs else 'off'} pdl={'on' if self.pdl else 'off'}"

@@ -214,7 +214,7 @@ class Decoder(LayerStack):
         deepstack: torch.Tensor | None = None,
         ends: Ends | None = None,
     ) -> torch.Tensor:
-        """As `LayerStack.forward`; decode steps are one call where the backend has one. Their positions have one axis."""
+        """As `LayerStack.forward`; decode steps, of positions on one axis, are one call where the backend has it."""
         if self._rows is None or not layout.decode:
             return super().forward(hidden, positions, layout, kv_pages, taps, depth, deepstack, ends)
         assert deepstack is None and ends is None, "pictures and heads take the prefill path"

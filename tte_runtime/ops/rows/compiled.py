@@ -46,7 +46,9 @@ def _narrow(value, like):
             bits = np.float32(value).view(np.uint32)
             if value != value:
                 return np.uint16(0x7FC0)
-            return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+            return np.uint16(
+                np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            )
 
         return rounded
     return lambda value, like: value
@@ -98,7 +100,7 @@ def _share(total, me, team):
 
 @njit(**STRICT)
 def _exp(x):
-    """e**x for x <= 88, within 2 units of the last place: Cody and Waite's reduction, a polynomial, the exponent's bits."""
+    """e**x for x <= 88 within 2 units of the last place: Cody and Waite's reduction, a polynomial, exponent bits."""
     x = max(x, np.float32(-87.0))
     whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
@@ -172,7 +174,7 @@ def _rotate(head, cos, sin):
 
 @njit(**FAST)
 def _attend(q, keys, values, table, length, kv_head, scores, out):
-    """Attention of one scaled query over the first `length` tokens of its pages; what lies behind them is never read."""
+    """Attention of one scaled query over the first `length` tokens of its pages; what lies behind is never read."""
     top = np.float32(-np.inf)
     for t in range(length):
         score = _dot(keys[table[t // PAGE], kv_head, t % PAGE], q)
@@ -197,7 +199,7 @@ def _normed(hidden, weight, eps, out):
 
 @njit(**FAST)
 def _place(qkv, angles, slots, pages, norms, eps, scale, first, last):
-    """Heads `first` to `last` of q, then of k, in every row: QK-norm, rotation; q is scaled, k and v go to their slots."""
+    """Heads `first` to `last` of q, then of k, of every row: QK-norm, rotation; q is scaled, k, v go to their slots."""
     kv_heads, dim = pages.shape[2], pages.shape[4]
     heads = qkv.shape[1] // dim - 2 * kv_heads
     for row in range(qkv.shape[0]):

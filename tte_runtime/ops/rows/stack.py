@@ -5,7 +5,10 @@ Knows tensors, pages and layouts; knows no request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import StepLayout
 from tte_runtime.ops.rows.packing import Layer, as_array, flatten, is_bfloat16
 from tte_runtime.ops.rows.team import Team
@@ -50,6 +54,17 @@ class RowStack:
         self._depth = len(layers)
         self._scratch = layers[0].qkv.weight.shape[0] + layers[0].out.weight.shape[1] + 3 * shape.intermediate_size
         self._team = team
+        with compiling("decode steps"):
+            self._compile(layers[0])
+
+    def _compile(self, layer: Layer) -> None:
+        """Go through no layer, so that no request waits for the compiler."""
+        width, dim = layer.qkv.weight.shape[1], 2 * len(self._inv_freq)
+        kv_heads = (layer.qkv.weight.shape[0] // dim - self._sizes[0]) // 2
+        one = torch.ones(1, dtype=torch.int32)
+        layout = StepLayout(True, one.long(), one[None], torch.tensor([0, 1], dtype=torch.int32), one, (1,), (1,))
+        states = torch.zeros(1, width, dtype=layer.input_norm.dtype)
+        self.forward(states, one.long(), layout, states.new_zeros(1, 2, 2, kv_heads, PAGE_SIZE, dim), None, 0)
 
     @property
     def num_bytes(self) -> int:
@@ -115,6 +130,8 @@ class RowOutput:
         self._size = weight.shape[0]
         self._matrix = as_array(weight, exact=is_bfloat16(weight))
         self._team = team
+        with compiling("scores of tokens"):
+            self.likeliest(torch.zeros(1, weight.shape[1]), torch.ones(weight.shape[1]), 1e-6)
 
     def scores(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> NDArray[np.float32]:
         """Of every token after the final norm: [S, C] -> float32 [S, V]."""
@@ -133,6 +150,15 @@ class RowOutput:
         tokens = np.empty(len(hidden), np.int64)
         self._likeliest(self.scores(hidden, norm, eps), tokens)
         return torch.from_numpy(tokens)
+
+
+@contextlib.contextmanager
+def compiling(what: str) -> Iterator[None]:
+    """Say on stderr when something took a compiler's time. Numba keeps its results on disk, so it does so once."""
+    began = time.perf_counter()
+    yield
+    if (seconds := time.perf_counter() - began) > 1:
+        print(f"{what}: compiled for this CPU in {seconds:.0f} s, kept for later starts", file=sys.stderr, flush=True)
 
 
 def _kept(pages: torch.Tensor) -> NDArray[Any]:
