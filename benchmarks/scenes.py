@@ -4,7 +4,7 @@
     python -m benchmarks.scenes
 
 Points of a curve are limits on the trace, the last without one; bars reach from the least to the most of all seeds.
-Without rows nothing is drawn, and the command says so. Knows rows of `tte eval scenes` and matplotlib; measures nothing.
+Without rows nothing is drawn, and the command says so. Knows rows and matplotlib; measures nothing.
 """
 
 from __future__ import annotations
