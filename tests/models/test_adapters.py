@@ -19,6 +19,7 @@ from tte_runtime.errors import CheckpointError
 from tte_runtime.evaluation.plain import PlainEmbedder
 
 MODULES = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "qkv", "fc1"]  # the last two are the tower's
+ROWS = {"embed_tokens": [1, 89]}  # of the token that every prompt begins with, and of another
 PATTERNS = {"rank_pattern": {"v_proj": 3, "layers.0.self_attn.o_proj": 2}, "alpha_pattern": {"v_proj": 5}}
 REQUESTS = ["some words", "other words, and more of them 1 2 3 4 5 6 7 8 9"]
 
@@ -32,6 +33,8 @@ def adapter(folder: Path, base: Path, *, tower: bool, **options: Any) -> Path:
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)
+        if "trainable_tokens" in name:
+            torch.nn.init.normal_(parameter)
     wrapped.save_pretrained(folder)
     return folder
 
@@ -42,10 +45,18 @@ def vectors(folder: Path, items: list[Any]) -> tuple[list[Any], str]:
 
 
 @pytest.mark.parametrize(
-    ("family", "options"), [("qwen2_vl", PATTERNS), ("qwen3_vl", {"use_rslora": True}), ("llama", {})], ids=str
+    ("family", "options"),
+    [
+        ("qwen2_vl", PATTERNS),
+        ("qwen3_vl", {"use_rslora": True}),
+        ("llama", {}),
+        ("qwen2_vl", {"trainable_token_indices": ROWS}),
+        ("qwen2", {"trainable_token_indices": ROWS | {"lm_head": [1, 90]}}),
+    ],
+    ids=str,
 )
 def test_as_peft_merges(tmp_path: Path, family: str, options: dict[str, Any]) -> None:
-    tower = family != "llama"
+    tower = family.endswith("vl")
     base = save(tmp_path / "base", make_config(family))
     folder = adapter(tmp_path / "adapter", base, tower=tower, **options)
     items = [*REQUESTS, {"image": np.arange(60 * 50 * 3, dtype=np.uint8).reshape(60, 50, 3)}][: 3 if tower else 2]
@@ -108,6 +119,10 @@ def test_an_adapter_of_another_base(tmp_path: Path) -> None:
     edit(folder, base_model_name_or_path=str(wider))
     with pytest.raises(CheckpointError, match="another base"):
         Embedder.from_pretrained(folder, recipe="last_token")
+    rows = adapter(tmp_path / "rows", wider, tower=False, trainable_token_indices=ROWS)
+    edit(rows, trainable_token_indices={"embed_tokens": [1]})
+    with pytest.raises(CheckpointError, match=r"rows \[1\] of .*another base"):
+        Embedder.from_pretrained(rows, recipe="last_token")
     shallow = save(tmp_path / "shallow", make_config("llama", num_hidden_layers=2))
     edit(folder, base_model_name_or_path=str(shallow))
     with pytest.raises(CheckpointError, match=r"layers.2.*another base"):

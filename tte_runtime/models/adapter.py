@@ -1,8 +1,9 @@
 """LoRA adapters (arXiv 2106.09685) in peft's layout, merged into the weights as they are read.
 
-W + alpha / r * B A, in fp32, whatever the stored dtypes; peft itself is not needed. A module is found in the base by
-what follows the prefixes that differ between releases of transformers. What an adapter can hold besides plain LoRA on
-linear layers is refused by name. Knows tensors and names; knows nothing of decoders and towers.
+W + alpha / r * B A, in fp32, whatever the stored dtypes, and the rows of new tokens in the place of the base's; peft
+itself is not needed. A module is found in the base by what follows the prefixes that differ between releases of
+transformers. What else an adapter can hold is refused by name. Knows tensors and names; knows nothing of decoders and
+towers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tte_runtime.models.weights import TensorFiles, Tensors
 
 WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
+HALVES, ROWS = {"lora_A.weight", "lora_B.weight"}, "token_adapter.trainable_tokens_delta"
 OTHER_BASE = f"Set base_model_name_or_path in its {ADAPTER_CONFIG} to its own base."
 MERGE = "Merge the adapter with peft (merge_and_unload) and load the merged checkpoint."
 
@@ -30,7 +32,6 @@ CHANGES_THE_MERGE = (
     "fan_in_fan_out",
     "lora_bias",
     "modules_to_save",
-    "trainable_token_indices",
     "target_parameters",
     "layer_replication",
     "alora_invocation_tokens",
@@ -61,14 +62,18 @@ class AdaptedTensors(Tensors):
         files = TensorFiles(folder, WEIGHTS)
         readers = {name: partial(base.get, name) for name in base.names()}
         targets = {_plain(name): name for name in base.names()}
-        for module in _modules(files):
+        for module, found in sorted(_modules(files).items()):
             name = targets.get(_plain(module) + ".weight")
             if name is None:
                 raise CheckpointError(
                     f"the adapter in {folder} changes {module!r}, which {base.origin} does not have: it was trained on "
                     f"another base. {OTHER_BASE}"
                 )
-            a, b = (files.get(f"{PEFT_PREFIX}{module}.lora_{x}.weight") for x in "AB")
+            if found == {ROWS}:
+                rows = files.get(f"{PEFT_PREFIX}{module}.{ROWS}")
+                readers[name] = partial(_replaced, base, name, rows, _indices(config, module))
+                continue
+            a, b = (files.get(f"{PEFT_PREFIX}{module}.{half}") for half in sorted(HALVES))
             readers[name] = partial(_merged, base, name, a, b, _scale(config, module, a.shape[0]))
         super().__init__(base.origin, readers)
 
@@ -86,25 +91,47 @@ def _merged(base: Tensors, name: str, a: torch.Tensor, b: torch.Tensor, scale: f
     return weight.float() + (b.float() @ a.float()) * scale
 
 
+def _replaced(base: Tensors, name: str, rows: torch.Tensor, indices: list[int]) -> torch.Tensor:
+    """The base's tensor, some rows exchanged; raises CheckpointError where there are not as many, or not so wide."""
+    weight = base.get(name)
+    if rows.shape != (len(indices), weight.shape[-1]) or max(indices, default=0) >= len(weight):
+        raise CheckpointError(
+            f"the adapter has {list(rows.shape)} values for rows {indices} of {name!r}, and {base.origin} has "
+            f"{list(weight.shape)}: it was trained on another base. {OTHER_BASE}"
+        )
+    dtype = torch.promote_types(weight.dtype, rows.dtype)
+    return weight.to(dtype).index_copy(0, torch.tensor(indices), rows.to(dtype))
+
+
+def _indices(config: dict[str, Any], module: str) -> list[int]:
+    """Which rows of `module` are exchanged; a list without a name is of the input embedding, as in peft."""
+    indices = config.get("trainable_token_indices") or {}
+    if isinstance(indices, list):
+        return indices
+    return next((rows for suffix, rows in indices.items() if f".{module}".endswith(f".{suffix}")), [])
+
+
 def _plain(name: str) -> str:
     """A name without the prefixes that releases of transformers put before towers and decoders, or do not."""
     return re.sub(r"^(model\.)?(language_model\.)?(model\.)?", "", name)
 
 
-def _modules(files: TensorFiles) -> list[str]:
-    """The modules that an adapter changes; raises CheckpointError where it holds anything but pairs of matrices."""
+def _modules(files: TensorFiles) -> dict[str, set[str]]:
+    """The modules that an adapter changes, and by what: a pair of matrices, or rows; anything else is refused."""
     modules: dict[str, set[str]] = {}
     for name in files.names():
-        match = re.fullmatch(rf"{re.escape(PEFT_PREFIX)}(.+)\.lora_([AB])\.weight", name)
+        match = re.fullmatch(rf"{re.escape(PEFT_PREFIX)}(.+)\.(lora_[AB]\.weight|{re.escape(ROWS)})", name)
         if match is None:
             raise CheckpointError(
                 f"{files.origin} holds {name!r}, which is no matrix of a plain LoRA on linear layers. {MERGE}"
             )
         modules.setdefault(match[1], set()).add(match[2])
     for module, found in modules.items():
-        if found != {"A", "B"}:
-            raise CheckpointError(f"{files.origin} has only lora_{found.pop()} of {module!r}. Copy the adapter again.")
-    return sorted(modules)
+        if found not in (HALVES, {ROWS}):
+            raise CheckpointError(
+                f"{files.origin} has only {' and '.join(sorted(found))} of {module!r}. Copy the adapter again."
+            )
+    return modules
 
 
 def _refuse_options(folder: Path, config: dict[str, Any]) -> None:
