@@ -10,12 +10,12 @@ served (evaluation/arms.py).
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import click
 import torch
 from safetensors.torch import load_file
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
 
+from tte_runtime.evaluation.arms import read_arm, write_arm
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
-from tte_runtime.training.checkpoint import MAX_TRACE_TOKENS, round_weights
+from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, round_weights
 from tte_runtime.training.contests import Contest, Contests, Item
 from tte_runtime.training.generate import greedy_traces
-from tte_runtime.training.head import CONTRAST_JOINS, TEMPERATURE, WORDS_END, Round, word_loss
+from tte_runtime.training.head import CONTRAST_JOINS, TEMPERATURE, WORDS_END, Round, train_heads, word_loss
 from tte_runtime.training.loop import autocast, fit, keep
 from tte_runtime.training.reasoner import ReasonerTraining, adopt_words
 from tte_runtime.training.tiny import Plan
@@ -173,32 +174,61 @@ def train_arm(
     return embedder.eval()
 
 
-def train_arms(out: Path, names: Sequence[str], *, seed: int, batch_size: int = 32) -> None:
-    """Train arms beside a finished reasoner: `out`/stages holds what `tte train tiny` has left there.
+def train_arms(out: Path, arms: Path, names: Sequence[str], *, seed: int, batch_size: int = 32) -> None:
+    """Train arms beside a finished reasoner, and write what the scenes table takes.
 
-    Results are `out`/stages/arms/<name><round>.safetensors. Looped goes on from direct, so direct comes first.
+    Args:
+        out: of a run of `tte train tiny`; its stages "tower" and "reasoner" must be finished. Rounds are kept in
+            stages/arms.
+        arms: gets seed<seed>/<name>.npz (evaluation/arms.py), the reasoner's included where it is not the bundled one.
+        names: embedders (looped goes on from direct, which comes before it) and kinds of heads, which learn together.
+        seed: of starting weights, questions and order. The tower is that of `out`.
     """
-    stages = out / "stages"
+    stages, into = out / "stages", arms / f"seed{seed}"
     tokenizer = build_tokenizer()
     encoder = Encoder(tokenizer)
     reasoner = build_model(build_config(tokenizer), seed)
-    naming = train_tower(
-        reasoner.model.visual, reasoner.config.get_text_config().hidden_size, stages / "tower", seed=seed
-    )
+    width = reasoner.config.get_text_config().hidden_size
+    naming = train_tower(reasoner.model.visual, width, stages / "tower", seed=seed)
     fresh = copy.deepcopy(reasoner)
     adopt_words(fresh, naming, encoder)
-    ReasonerTraining(reasoner).load_state_dict(load_file(stages / "reasoner" / "decoder.safetensors"))
-    round_weights(reasoner)
-    reasoner.eval().requires_grad_(False)
+    _load_reasoner(reasoner, stages / "reasoner" / "decoder.safetensors", into / "reasoner.npz", bundled=seed == 0)
     plan = Plan()
     tower, file = reasoner.model.visual, stages / "bank" / "train.safetensors"
     bank = make_bank(tower, file, seed=seed, split="train", scenes=plan.bank_scenes, renderings=plan.bank_renderings)
-    for name in names:
+    for name in [name for name in names if name in ARMS]:
         start = copy.deepcopy(reasoner if ARMS[name].traces else fresh)
         if name == "looped":
             start.model.language_model.load_state_dict(load_file(stages / "arms" / "direct0.safetensors"))
-        train_arm(name, start, reasoner, bank, encoder, stages / "arms", batch_size=batch_size, seed=seed)
+        arm = train_arm(name, start, reasoner, bank, encoder, stages / "arms", batch_size=batch_size, seed=seed)
+        write_arm(into / f"{name}.npz", arm.decoder.state_dict())
+    kinds = [name for name in names if name in HEADS]
+    if kinds:
+        heads = train_heads(reasoner, bank, encoder, stages / "arms", kinds=kinds, batch_size=batch_size, seed=seed)
+        for kind, head in heads.items():
+            write_arm(into / f"{kind}.npz", head.state_dict())
+
+
+def _load_reasoner(model: Qwen2VLForConditionalGeneration, trained: Path, arm: Path, *, bundled: bool) -> None:
+    """The reasoner as it will be served: rounded to bfloat16, and through its file where it is not the bundled one."""
+    ReasonerTraining(model).load_state_dict(load_file(trained))
+    if not bundled:
+        if not arm.is_file():
+            write_arm(arm, model.model.language_model.state_dict())
+        model.model.language_model.load_state_dict(read_arm(arm))
+    round_weights(model)
+    model.eval().requires_grad_(False)
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of a run of tte train tiny.")
+@click.option("--arms", default="benchmarks/arms", show_default=True, type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Of weights, questions and order.")
+@click.argument("names", nargs=-1, type=click.Choice([*ARMS, *HEADS]))
+def main(out: Path, arms: Path, seed: int, names: tuple[str, ...]) -> None:
+    """Train the arms of the scenes table: about 75 minutes of a CPU core a seed, beside the reasoner's 25."""
+    train_arms(out, arms, names or (*ARMS, *HEADS), seed=seed)
 
 
 if __name__ == "__main__":
-    train_arms(Path(sys.argv[1]), sys.argv[3:], seed=int(sys.argv[2]))
+    main()
