@@ -21,9 +21,11 @@ from torch import Tensor
 
 from tte_runtime.errors import CheckpointError, OptionError
 from tte_runtime.models.checkpoint import find_folder
+from tte_runtime.training.checkpoint import HEADS as SIZES
+from tte_runtime.training.checkpoint import recipe
 
 BASE = "tte-tiny"
-HEADS = ("decoder_layers", "attention_pooler", "latent_attention", "qformer")
+HEADS = tuple(SIZES)
 ARMS = ("reasoner", "embedder", "direct", "looped", *HEADS)
 BUNDLED = ("reasoner", "decoder_layers")  # of seed 0
 LOOPS = {"looped": 2}
@@ -110,8 +112,7 @@ def assemble(folder: Path, seed: int, arm: str, out: Path) -> Path:
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     for name in ("generation_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(base / name, out / name)
-    recipe = json.loads((base / "tte.json").read_text("utf-8"))
-    for name, content in (("config.json", config), ("tte.json", _recipe(recipe, arm))):
+    for name, content in (("config.json", config), ("tte.json", _recipe(arm))):
         (out / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return out
 
@@ -127,10 +128,11 @@ def _repeat_layers(weights: dict[str, Tensor], text: dict[str, Any], loops: int)
     text["layer_types"] = text["layer_types"] * loops
 
 
-def _recipe(bundled: dict[str, Any], arm: str) -> dict[str, Any]:
-    """The arm's tte.json, out of the bundled one's prompts."""
+def _recipe(arm: str) -> dict[str, Any]:
+    """The arm's tte.json: the bundled model's prompts, read in the arm's own way."""
+    bundled = recipe()
     if arm in HEADS:
-        return {**bundled, "head": {**bundled["head"], "kind": arm}}
+        return recipe(arm)
     prompts = {role: entry["prompt"] for role, entry in bundled["roles"].items()}
     if arm in ("direct", "looped"):
         (terminal,) = bundled["suffix"]
