@@ -1,9 +1,9 @@
 """What tte-tiny is held against, trained on the same scenes: direct embedders, and the separate embedder of TTE_s.
 
 All are the bundled model's decoder, trained whole and read at the last token. Two never think: *direct* starts where
-the reasoner started, from the tower's naming tables; *looped* goes on from it with its layers run twice, which is the
-compute that thinking costs. The third, *embedder*, reads prompt and trace and starts from the reasoner's weights.
-Questions, documents, hard negatives and losses are the head's (contests.py, head.py). Knows nothing of how arms are
+the reasoner started, from the tower's naming tables, and has never seen a trace; *looped* starts from the finished
+reasoner, with its layers run twice, so that it has learnt all that the thinking model has and computes as much. The
+third, *embedder*, reads prompt and trace and starts from the reasoner's weights too. Questions, documents, hard negatives and losses are the head's (contests.py, head.py). Knows nothing of how arms are
 served (evaluation/arms.py).
 """
 
@@ -41,18 +41,21 @@ GROUP_SIZE = 64
 
 @dataclass(frozen=True)
 class Arm:
-    """One embedder: how often its layers run, whether it reads traces, and its rounds of training."""
+    """One embedder: how often its layers run, whether it reads traces and starts from the reasoner, its rounds."""
 
     loops: int
     traces: bool
+    from_reasoner: bool
     rounds: tuple[Round, ...]
 
 
-# The direct embedder sees 128,000 questions, twice as many as the heads, the looped one 38,400 more.
+# The direct embedder sees 128,000 questions, twice as many as the heads, the looped one as many as they do.
 ARMS = {
-    "direct": Arm(1, False, (Round(4000, 1e-3, True, 0.0),)),
-    "looped": Arm(2, False, (Round(1200, 6e-4, False, 0.0),)),
-    "embedder": Arm(1, True, (Round(400, 5e-4, True, 1.0), Round(400, 4e-4, False, 1.0), Round(300, 4e-4, False, 0.3))),
+    "direct": Arm(1, False, False, (Round(4000, 1e-3, True, 0.0),)),
+    "looped": Arm(2, False, True, (Round(2000, 8e-4, True, 0.0),)),
+    "embedder": Arm(
+        1, True, True, (Round(400, 5e-4, True, 1.0), Round(400, 4e-4, False, 1.0), Round(300, 4e-4, False, 0.3))
+    ),
 }
 
 
@@ -181,7 +184,7 @@ def train_arms(out: Path, arms: Path, names: Sequence[str], *, seed: int, batch_
         out: of a run of `tte train tiny`; its stages "tower" and "reasoner" must be finished. Rounds are kept in
             stages/arms.
         arms: gets seed<seed>/<name>.npz (evaluation/arms.py), the reasoner's included where it is not the bundled one.
-        names: embedders (looped goes on from direct, which comes before it) and kinds of heads, which learn together.
+        names: embedders, and kinds of heads, which learn together.
         seed: of starting weights, questions and order. The tower is that of `out`.
     """
     stages, into = out / "stages", arms / f"seed{seed}"
@@ -197,9 +200,7 @@ def train_arms(out: Path, arms: Path, names: Sequence[str], *, seed: int, batch_
     tower, file = reasoner.model.visual, stages / "bank" / "train.safetensors"
     bank = make_bank(tower, file, seed=seed, split="train", scenes=plan.bank_scenes, renderings=plan.bank_renderings)
     for name in [name for name in names if name in ARMS]:
-        start = copy.deepcopy(reasoner if ARMS[name].traces else fresh)
-        if name == "looped":
-            start.model.language_model.load_state_dict(load_file(stages / "arms" / "direct0.safetensors"))
+        start = copy.deepcopy(reasoner if ARMS[name].from_reasoner else fresh)
         arm = train_arm(name, start, reasoner, bank, encoder, stages / "arms", batch_size=batch_size, seed=seed)
         write_arm(into / f"{name}.npz", arm.decoder.state_dict())
     kinds = [name for name in names if name in HEADS]
