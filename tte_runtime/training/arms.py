@@ -3,8 +3,8 @@
 All are the bundled model's decoder, trained whole and read at the last token. Two never think: *direct* starts where
 the reasoner started, from the tower's naming tables, and has never seen a trace; *looped* starts from the finished
 reasoner, with its layers run twice, so that it has learnt all that the thinking model has and computes as much. The
-third, *embedder*, reads prompt and trace and starts from the reasoner's weights too. Questions, documents, hard negatives and losses are the head's (contests.py, head.py). Knows nothing of how arms are
-served (evaluation/arms.py).
+third, *embedder*, reads prompt and trace and starts from the reasoner's weights too. Questions, documents, hard
+negatives and losses are the head's (contests.py, head.py). Knows nothing of how arms are served (evaluation/arms.py).
 """
 
 from __future__ import annotations
