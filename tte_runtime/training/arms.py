@@ -29,7 +29,7 @@ from tte_runtime.training.blueprint import build_config, build_model, build_toke
 from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, round_weights
 from tte_runtime.training.contests import Contest, Contests, Item
 from tte_runtime.training.generate import greedy_traces
-from tte_runtime.training.head import CONTRAST_JOINS, TEMPERATURE, WORDS_END, Round, train_heads, word_loss
+from tte_runtime.training.head import TEMPERATURE, Round, contrast_share, train_heads, word_loss
 from tte_runtime.training.loop import autocast, fit, keep
 from tte_runtime.training.reasoner import ReasonerTraining, adopt_words
 from tte_runtime.training.tiny import Plan
@@ -118,7 +118,7 @@ class ArmTraining(nn.Module):
         contrast = self.loss.compute_loss_from_embeddings(list(vectors.split(len(contest.queries))), torch.empty(0))
         words = word_loss(vectors, self.table, items)
         self.seen.append((contrast.item(), words.item()))
-        share = min(max((contest.progress - CONTRAST_JOINS) / (WORDS_END - CONTRAST_JOINS), 0.0), 1.0)
+        share = contrast_share(contest.progress)
         return {"loss": share * contrast + (1 - share) * words}
 
     def report(self) -> str:

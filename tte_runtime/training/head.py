@@ -93,6 +93,11 @@ def word_loss(vectors: Tensor, table: Tensor, items: list[Item]) -> Tensor:
     return F.cross_entropy(logits, target)
 
 
+def contrast_share(progress: float) -> float:
+    """How much of the loss is InfoNCE at this share of the run; the rest asks for words."""
+    return min(max((progress - CONTRAST_JOINS) / (WORDS_END - CONTRAST_JOINS), 0.0), 1.0)
+
+
 class HeadTraining(nn.Module):
     """What Trainer sees: the parameters of one head or several, and the sum of their losses.
 
@@ -116,8 +121,7 @@ class HeadTraining(nn.Module):
     def forward(self, contest: Contest) -> dict[str, Tensor]:
         columns = [contest.queries, contest.positives, *contest.negatives]
         items = [item for column in columns for item in column]
-        join, alone = CONTRAST_JOINS, WORDS_END
-        share = min(max((contest.progress - join) / (alone - join), 0.0), 1.0)
+        share = contrast_share(contest.progress)
         with autocast(next(self.heads.parameters()).device.type):
             vectors = embed_with(self.frozen[0], self.by_kind, items, self.encoder)
         losses = []

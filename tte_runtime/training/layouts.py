@@ -88,7 +88,7 @@ class MarkedContests(Contests):
         if draft.role == "document" and " " in draft.text:
             # Nothing in these prompts tells a description that is sought from one that seeks: both name a scene.
             trace = Answer("scene", draft.text).document_trace
-        thinks = self.encoder.layout.recipe.roles[draft.role].think  # type: ignore[index]
+        thinks = self.encoder.layout.recipe.roles[draft.role].think
         tail = self.encoder.trace(trace) if thinks else self.encoder.at_once
         words = self.encoder.encode(" ".join(answer_words(trace)))
         return Marked([*ids, *tail], features, words, len(tail) if thinks else 0)

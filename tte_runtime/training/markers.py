@@ -31,7 +31,7 @@ from tte_runtime.training.bank import features_of, make_bank
 from tte_runtime.training.base import LORA_TARGETS, round_to
 from tte_runtime.training.blueprint import build_image_processor
 from tte_runtime.training.contests import Contest, Item
-from tte_runtime.training.head import CONTRAST_JOINS, TEMPERATURE, WORDS_END, word_loss
+from tte_runtime.training.head import TEMPERATURE, contrast_share, word_loss
 from tte_runtime.training.layouts import LAYOUTS, Layout, LayoutEncoder, Marked, MarkedContests
 from tte_runtime.training.loop import autocast, fit
 from tte_runtime.training.states import Batch, decode
@@ -68,7 +68,7 @@ class MarkerTraining(nn.Module):
         columns = [contest.queries, contest.positives, *contest.negatives]
         with autocast("cpu"):
             vectors, trace_loss = self._run([item for column in columns for item in column])
-        share = min(max((contest.progress - CONTRAST_JOINS) / (WORDS_END - CONTRAST_JOINS), 0.0), 1.0)
+        share = contrast_share(contest.progress)
         table = self.whole[0].get_input_embeddings().weight
         loss, seen = trace_loss, [trace_loss.item()]
         for own in vectors.unbind(1):
