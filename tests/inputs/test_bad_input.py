@@ -117,7 +117,7 @@ def test_thinking_options(options: dict[str, Any]) -> None:
         ({"max_prefill_tokens": 1.5}, "positive integer"),
         ({"dtype": "float8"}, "Known: auto, float32"),
         ({"device": "tpu"}, "device"),
-        ({"kernels": "cuda"}, "Known: auto, triton, torch"),
+        ({"kernels": "cuda"}, "Known: auto, triton, numba, torch"),
         ({"kernels": "triton", "device": "cpu"}, "needs a GPU"),
         ({"device": "cuda:99"}, "CUDA|device"),
         ({"max_context": 10**9}, "max_context must be <="),
@@ -164,7 +164,7 @@ def rewrite(name: str, **fields: Any) -> Any:
         (rewrite("tte.json", stop=["<nowhere>"]), RecipeError, "as one token"),
         (rewrite("tte.json", roles={}), RecipeError, "no prompt for"),
         (rewrite("tte.json", surprise=1), RecipeError, "unknown field"),
-        (rewrite("tte.json", head={"kind": "mlp"}), CheckpointError, "does not fit"),
+        (rewrite("tte.json", head={"kind": "mlp"}), CheckpointError, "unknown head kind"),
     ],
 )
 def test_folders(tmp_path: Path, change: Any, kind: type[TteError], message: str) -> None:
