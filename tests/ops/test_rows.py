@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tte_runtime.models.decoder import LayerStack, LayerWeights, Taps
 from tte_runtime.models.rope import RopeSpec
@@ -136,6 +138,16 @@ def test_pages_in_bfloat16_are_read_and_written_as_torch_rounds_them() -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=2e-2)  # the new token's own keys and values are rounded
     written = (slice(None), layout.slots // 16, slice(None), layout.slots % 16)
     assert torch.equal(pages[0][written], wide[0][written].bfloat16())
+
+
+def test_gates_of_any_size_are_silu() -> None:
+    """Beyond the range of float32's exponent, too: exp(120) is none, and silu(-120) is next to nothing."""
+    from tte_runtime.ops.rows.compiled import _gate
+
+    gates = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([-300.0, -120.0, -90.0, -88.0, 88.0, 300.0])])
+    out = np.empty((1, len(gates)), np.float32)
+    _gate(torch.cat([gates, torch.ones_like(gates)]).numpy()[None], 0, len(gates), out)
+    torch.testing.assert_close(torch.from_numpy(out[0]), F.silu(gates), rtol=1e-6, atol=1e-30)
 
 
 @pytest.mark.parametrize("exact", [True, False])
