@@ -100,7 +100,7 @@ def _share(total, me, team):
 
 @njit(**STRICT)
 def _exp(x):
-    """e**x within 2 units of the last place, x cut to -87 to 88: Cody and Waite's reduction, a polynomial, exponent bits."""
+    """e**x within 2 units of the last place, x cut to -87 to 88: Cody and Waite's reduction, a polynomial, bits."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
     whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
