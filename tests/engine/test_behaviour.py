@@ -145,6 +145,29 @@ def test_many_threads_share_one_engine(embedder: Embedder) -> None:
         assert np.abs(together[i].vector - result.vector).max() < 1e-5
 
 
+@pytest.mark.parametrize("where", ["scheduler.schedule", "add"])
+def test_a_fault_outside_a_step_fails_those_in_work_and_the_loop_lives(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    engine = embedder._pipeline.engine
+    *path, name = where.split(".")
+    owner = engine.scheduler if path else engine
+    works, faults = getattr(owner, name), 1
+
+    def fault(*arguments: Any) -> Any:
+        nonlocal faults
+        faults -= 1
+        if faults >= 0:
+            raise RuntimeError("out of luck")
+        return works(*arguments)
+
+    monkeypatch.setattr(owner, name, fault)
+    with pytest.raises(EngineError, match="out of luck"):
+        embedder.embed("cat", role="query")
+    assert engine.idle and not engine.scheduler.running
+    assert embedder.embed("cat", role="query").vector.shape == (embedder.embedding_dim,)
+
+
 def test_closing_fails_what_is_in_work(random_folder: Path) -> None:
     embedder = Embedder.from_pretrained(random_folder)
     stream = embedder.stream("one two", role="query", think=Think(max_tokens=90, temperature=1.0))

@@ -118,6 +118,8 @@ class Engine:
     def step(self) -> bool:
         """Schedule, forward, sample, read out. Returns whether there was anything to do."""
         with self._on_device():
+            # A schedule that fails is about everybody; left alone it would fail again, and for ever.
+            self._at_work = [sequence for family in self._live.values() for sequence in family]
             batch = self.scheduler.schedule()
             busy = batch is not None or bool(self._flights or self._deliveries)
             behind = 1 if self.config.overlap and batch is not None else 0

@@ -139,7 +139,10 @@ class EngineLoop:
 
         self._listeners[ticket] = listener
         relayed = Listener(on_result, on_error, on_token, on_snapshot)
-        self._numbers[ticket] = engine, engine.add(request, relayed)
+        try:
+            self._numbers[ticket] = engine, engine.add(request, relayed)
+        except Exception as error:  # this thread serves everybody and must not end with one request
+            on_error(EngineError(f"the request could not be taken in: {type(error).__name__}: {error}"))
 
     def _drop(self, ticket: int) -> None:
         self._listeners.pop(ticket, None)
