@@ -44,6 +44,7 @@ docs: $(VENV)/installed-dev  ## what is generated from code: docs/cli.md, kernel
 figures: $(VENV)/installed-dev  ## pictures of the README from a run; pictures and tables of benchmarks from results
 	$(BIN)/python docs/pictures/make.py
 	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python -m benchmarks.scenes
 	$(BIN)/python -m benchmarks.report
 
 benchmarks: $(VENV)/installed-dev  ## what a CPU can measure, on an idle machine; rows go to benchmarks/results

@@ -16,7 +16,7 @@ import click
 from benchmarks.core.machine import ROOT
 from benchmarks.core.results import Row, read_rows
 
-__all__ = ["draw_ratios", "draw_roofline", "draw_waterfall", "main"]
+__all__ = ["COLOURS", "SOFT", "draw_ratios", "draw_roofline", "draw_waterfall", "main", "new_axes", "save"]
 
 COLOURS = ("#0b6e6e", "#b3261e", "#c98a1b", "#5b6ee1", "#8a5a9e", "#4c4a45", "#98b8a8", "#d9a5a0", "#7fb3d5", "#b5b1a6")
 INK, SOFT, LINE = "#1c1b19", "#63605a", "#e2ded5"
@@ -26,7 +26,7 @@ ORDER = (
 )
 
 
-def _axes(width: float, height: float, panels: int | None = None) -> tuple[Any, Any]:
+def new_axes(width: float, height: float, panels: int | None = None) -> tuple[Any, Any]:
     """A figure and its axes; a list of them where `panels` says how many."""
     from matplotlib.figure import Figure
 
@@ -39,7 +39,8 @@ def _axes(width: float, height: float, panels: int | None = None) -> tuple[Any, 
     return figure, found if panels else found[0]
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a picture, with nothing in it that differs from run to run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
@@ -57,7 +58,7 @@ def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
     if not latest:
         return False
     bars = [(f"{shape}\n{way}", stages) for shape, row in latest.items() for way, stages in row["breakdown"].items()]
-    figure, axes = _axes(9, 0.8 + 0.55 * len(bars))
+    figure, axes = new_axes(9, 0.8 + 0.55 * len(bars))
     seen: set[str] = set()
     for place, (_, stages) in enumerate(reversed(bars)):
         left, total = 0.0, sum(stages.values())
@@ -73,7 +74,7 @@ def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
     axes.set_xlabel("share of one request's time")
     axes.set_title(_where(next(iter(latest.values()))), fontsize=8, color=SOFT)
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -90,7 +91,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
                 last = row
     if last is None:
         return False
-    figure, all_axes = _axes(max(5.0, 4.2 * len(panels)), 4.0, panels=len(panels))
+    figure, all_axes = new_axes(max(5.0, 4.2 * len(panels)), 4.0, panels=len(panels))
     ways = sorted({way for panel in panels.values() for way, _ in panel})
     batches = sorted({batch for panel in panels.values() for _, batch in panel})
     for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
@@ -109,7 +110,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
     figure.suptitle(_where(last), fontsize=8, color=SOFT)
     named = {label: mark for axes in all_axes for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -120,7 +121,7 @@ def draw_roofline(rows: Sequence[Row], path: Path) -> bool:
     latest = {row["key"]: row for row in measured if row["way"] == name and row["flops"] and row["us_p50"]}
     if not latest:
         return False
-    figure, axes = _axes(9, 4.6)
+    figure, axes = new_axes(9, 4.6)
     ops = sorted({row["op"] for row in latest.values()})
     for number, op in enumerate(ops):
         own = [row for row in latest.values() if row["op"] == op]
@@ -138,7 +139,7 @@ def draw_roofline(rows: Sequence[Row], path: Path) -> bool:
     axes.set_ylabel("TFLOP/s")
     axes.set_title(f"{name}, {last['dtype']}; {_where(last)}", fontsize=8, color=SOFT)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -153,7 +154,7 @@ def draw_load(rows: Sequence[Row], path: Path) -> bool:
             last = row
     if last is None:
         return False
-    figure, axes = _axes(9, 4.0)
+    figure, axes = new_axes(9, 4.0)
     for number, (system, points) in enumerate(found.items()):
         arrived = sorted(points)
         axes.plot(
@@ -165,7 +166,7 @@ def draw_load(rows: Sequence[Row], path: Path) -> bool:
     axes.set_ylabel(f"answered within {last['objective_ms']:.0f} ms, a second")
     axes.set_title(_where(last), fontsize=8, color=SOFT)
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
