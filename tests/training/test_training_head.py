@@ -14,7 +14,8 @@ from tte_runtime.training.bank import make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import HEAD_LAYERS, TAP_LAYER
 from tte_runtime.training.contests import NEGATIVES, Contests, Item
-from tte_runtime.training.head import embed, tapped_states, word_loss
+from tte_runtime.training.head import embed, tapped_states
+from tte_runtime.training.lessons import word_loss
 from tte_runtime.training.tokens import IGNORED, Encoder, TrainingSequence, pad
 
 

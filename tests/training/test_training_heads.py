@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from tte_runtime.training.bank import make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import HEADS
-from tte_runtime.training.head import Round, train_head, train_heads
+from tte_runtime.training.head import train_head, train_heads
+from tte_runtime.training.lessons import Round
 from tte_runtime.training.tokens import Encoder
 
 ROUNDS = (Round(2, 0.05, True, 1.0), Round(2, 0.05, False, 1.0))  # a run's first step has a learning rate of 0

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 from tte_runtime.errors import OptionError
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.scenes.questions import KINDS
-from tte_runtime.training.head import Round as HeadRound
+from tte_runtime.training.lessons import Round as HeadRound
 from tte_runtime.training.tiny import Plan, train_tiny
 from tte_runtime.training.tower import Round
 

@@ -4,7 +4,7 @@ All are the bundled model's decoder, trained whole and read at the last token. T
 the reasoner started, from the tower's naming tables, and has never seen a trace; *looped* starts from the finished
 reasoner, with its layers run twice, so that it has learnt all that the thinking model has and computes as much. The
 third, *embedder*, reads prompt and trace and starts from the reasoner's weights too. Questions, documents, hard
-negatives and losses are the head's (contests.py, head.py). Knows nothing of how arms are served (evaluation/arms.py).
+negatives and the loss are the head's (contests.py, lessons.py). Knows nothing of serving (evaluation/arms.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 import click
 import torch
 from safetensors.torch import load_file
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2VLForConditionalGeneration
@@ -27,13 +26,14 @@ from tte_runtime.evaluation.arms import read_arm, write_arm
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, round_weights
-from tte_runtime.training.contests import Contest, Contests, Item
+from tte_runtime.training.contests import Contest, Item
 from tte_runtime.training.generate import greedy_traces
-from tte_runtime.training.head import TEMPERATURE, Round, contrast_share, train_heads, word_loss
-from tte_runtime.training.loop import autocast, fit, keep
+from tte_runtime.training.head import train_heads
+from tte_runtime.training.lessons import Course, Lesson, Round, by_length, layer_states, unsupervised
+from tte_runtime.training.loop import autocast, keep
 from tte_runtime.training.reasoner import ReasonerTraining, adopt_words
 from tte_runtime.training.tiny import Plan
-from tte_runtime.training.tokens import IGNORED, Encoder, Group, TrainingSequence, pad
+from tte_runtime.training.tokens import Encoder, Group, pad
 from tte_runtime.training.tower import train_tower
 
 GROUP_SIZE = 64
@@ -65,67 +65,41 @@ class DecoderEmbedder(nn.Module):
     def __init__(self, model: Qwen2VLForConditionalGeneration, loops: int) -> None:
         super().__init__()
         self.decoder = model.model.language_model
-        self.image_token = model.config.image_token_id
+        self.whole = (model,)  # in a tuple, so that the tower is no part of this module's parameters
         self.loops = loops
 
-    def forward(self, group: Group) -> Tensor:
-        """L2-normalised vectors, fp32 [S, C], of right-padded items."""
-        table = self.decoder.embed_tokens
-        hidden = table(group.ids)
-        if group.features is not None:
-            slots = (group.ids == self.image_token).unsqueeze(-1)
-            hidden = hidden.masked_scatter(slots, group.features.to(hidden.dtype))
-        length = group.ids.shape[1]
-        mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)[None, None]
-        rotation = self.decoder.rotary_emb(hidden, group.positions)
-        for layer in [*self.decoder.layers] * self.loops:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotation)
+    def embed(self, items: list[Item], encoder: Encoder) -> Tensor:
+        """L2-normalised vectors of items in the order given, fp32 [S, C]."""
+        groups, places = by_length(items, GROUP_SIZE)
+        return torch.cat([self._embed(pad(unsupervised(one), encoder)) for one in groups])[places]
+
+    def _embed(self, group: Group) -> Tensor:
+        hidden = layer_states(self.whole[0], group, [*self.decoder.layers] * self.loops)
         last = hidden[torch.arange(len(hidden)), group.lengths - 1]
         return F.normalize(self.decoder.norm(last).float(), dim=-1)
 
-    def embed(self, items: list[Item], encoder: Encoder) -> Tensor:
-        """Vectors of items in the order given; sorted by length inside so that little is padded."""
-        order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
-        vectors = []
-        for start in range(0, len(order), GROUP_SIZE):
-            chosen = [items[index] for index in order[start : start + GROUP_SIZE]]
-            rows = [TrainingSequence(one.ids, [IGNORED] * len(one.ids), one.features) for one in chosen]
-            vectors.append(self(pad(rows, encoder)))
-        return torch.cat(vectors)[torch.tensor(order).argsort()]
-
 
 class ArmTraining(nn.Module):
-    """What Trainer sees: the decoder's parameters and the loss, which is the head's.
+    """What Trainer sees: the decoder's parameters and the loss.
 
     `table` is the word table of the first lessons, [V, C]; it stays as it was.
     """
-
-    table: Tensor
 
     def __init__(self, embedder: DecoderEmbedder, encoder: Encoder, table: Tensor) -> None:
         super().__init__()
         self.embedder = embedder
         self.encoder = encoder
-        self.register_buffer("table", table.detach().clone(), persistent=False)
-        self.loss = MultipleNegativesRankingLoss(model=nn.Identity(), scale=1 / TEMPERATURE)
-        self.seen: list[tuple[float, float]] = []
+        self.table = table.detach().clone()
+        self.lesson = Lesson()
 
     def forward(self, contest: Contest) -> dict[str, Tensor]:
-        columns = [contest.queries, contest.positives, *contest.negatives]
-        items = [item for column in columns for item in column]
         with autocast("cpu"):
-            vectors = self.embedder.embed(items, self.encoder).float()
-        contrast = self.loss.compute_loss_from_embeddings(list(vectors.split(len(contest.queries))), torch.empty(0))
-        words = word_loss(vectors, self.table, items)
-        self.seen.append((contrast.item(), words.item()))
-        share = contrast_share(contest.progress)
-        return {"loss": share * contrast + (1 - share) * words}
+            vectors = self.embedder.embed(contest.items, self.encoder)
+        return {"loss": self.lesson.loss(vectors.float(), self.table, contest)}
 
     def report(self) -> str:
         """The two losses since the last report, in words."""
-        contrast, words = (sum(column) / len(column) for column in zip(*self.seen, strict=True))
-        self.seen.clear()
-        return f"(training) contrast {contrast:.3f} words {words:.3f}"
+        return f"(training) {self.lesson.report()}"
 
 
 def train_arm(
@@ -152,26 +126,11 @@ def train_arm(
     embedder = DecoderEmbedder(start, arm.loops).requires_grad_(True)
     training = ArmTraining(embedder, encoder, reasoner.get_input_embeddings().weight)
     write = partial(greedy_traces, reasoner, encoder=encoder, max_tokens=MAX_TRACE_TOKENS) if arm.traces else None
+    course = Course(reasoner, bank, encoder, write, batch_size, seed)
     for number, plan in enumerate(rounds or arm.rounds):
         done = folder / f"{name}{number}.safetensors"
         if not done.is_file():
-            tower, length = reasoner.model.visual, plan.steps
-            contests = Contests(
-                bank, encoder, tower, write, seed + number, batch_size, length, plan.words_first, plan.damage
-            )
-            fit(
-                f"{name}, round {number + 1}",
-                training,
-                contests,
-                lambda items: {"contest": items[0]},
-                folder / f"{name}-run{number}",
-                steps=plan.steps,
-                batch_size=1,
-                learning_rate=plan.learning_rate,
-                seed=seed,
-                check=training.report,
-                check_every=100,
-            )
+            course.round(name, training, folder / f"{name}-run{number}", number, plan)
             keep(embedder.decoder.state_dict(), done)
         embedder.decoder.load_state_dict(load_file(done))
     return embedder.eval()

@@ -41,6 +41,8 @@ WITHOUT_TRACE = {"query": 0.15, "document": 0.1}
 CUT_TRACE = 0.1
 OWN_EVERY = 8
 
+Write = Callable[[list[tuple[list[int], Tensor | None]]], list[list[int]]]  # prompts with their features -> traces
+
 
 @dataclass(frozen=True)
 class Item:
@@ -62,6 +64,11 @@ class Contest:
     queries: list[Item]
     positives: list[Item]
     negatives: list[list[Item]]
+
+    @property
+    def items(self) -> list[Item]:
+        """All of them, column after column."""
+        return [item for column in (self.queries, self.positives, *self.negatives) for item in column]
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Contests:
     bank: Bank
     encoder: Encoder
     tower: Qwen2VisionTransformerPretrainedModel
-    write: Callable[[list[tuple[list[int], Tensor | None]]], list[list[int]]] | None
+    write: Write | None
     seed: int
     size: int
     length: int

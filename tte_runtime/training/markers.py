@@ -11,16 +11,13 @@ folder in peft's layout that the runtime serves as it stands. Knows layouts by t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,8 +28,8 @@ from tte_runtime.training.bank import features_of, make_bank
 from tte_runtime.training.base import LORA_TARGETS, round_to
 from tte_runtime.training.blueprint import build_image_processor
 from tte_runtime.training.contests import Contest, Item
-from tte_runtime.training.head import TEMPERATURE, contrast_share, word_loss
 from tte_runtime.training.layouts import LAYOUTS, Layout, LayoutEncoder, Marked, MarkedContests
+from tte_runtime.training.lessons import Lesson, by_length
 from tte_runtime.training.loop import autocast, fit
 from tte_runtime.training.states import Batch, decode
 from tte_runtime.training.tokens import IGNORED, TrainingSequence, pad
@@ -61,31 +58,23 @@ class MarkerTraining(nn.Module):
         self.learnt = nn.ParameterList(one for one in model.parameters() if one.requires_grad)
         self.whole = (model,)  # in a tuple, so that what is frozen is no part of this module
         self.encoder = encoder
-        self.loss = MultipleNegativesRankingLoss(model=nn.Identity(), scale=1 / TEMPERATURE)
-        self.seen: list[list[float]] = []
+        self.lessons = {marker: Lesson() for marker in encoder.layout.markers}
+        self.written: list[float] = []
 
     def forward(self, contest: Contest) -> dict[str, Tensor]:
-        columns = [contest.queries, contest.positives, *contest.negatives]
         with autocast("cpu"):
-            vectors, trace_loss = self._run([item for column in columns for item in column])
-        share = contrast_share(contest.progress)
+            vectors, loss = self._run(contest.items)
+        self.written.append(loss.item())
         table = self.whole[0].get_input_embeddings().weight
-        loss, seen = trace_loss, [trace_loss.item()]
-        for own in vectors.unbind(1):
-            parts = list(own.split(len(contest.queries)))
-            contrast = self.loss.compute_loss_from_embeddings(parts, torch.empty(0))
-            words = word_loss(own, table, [item for column in columns for item in column])
-            loss = loss + share * contrast + (1 - share) * words
-            seen += [contrast.item(), words.item()]
-        self.seen.append(seen)
+        for lesson, own in zip(self.lessons.values(), vectors.unbind(1), strict=True):
+            loss = loss + lesson.loss(own, table, contest)
         return {"loss": loss}
 
     def _run(self, items: list[Item]) -> tuple[Tensor, Tensor]:
         """L2-normalised fp32 vectors [S, M, C] of items at their markers, and the mean loss of what they write."""
-        order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
+        groups, order = by_length(items, GROUP_SIZE)
         vectors, losses = [], []
-        for start in range(0, len(order), GROUP_SIZE):
-            chosen = [items[index] for index in order[start : start + GROUP_SIZE]]
+        for chosen in groups:
             group = pad([self._sequence(one) for one in chosen], self.encoder)
             batch = Batch(group.ids, group.labels, group.positions, None, group.features)
             states = decode(self.whole[0], batch)
@@ -94,8 +83,7 @@ class MarkerTraining(nn.Module):
             losses.append(F.cross_entropy(logits.float(), labels[labels != IGNORED], reduction="none"))
             places = [[_last(one.ids, marker) for marker in self.encoder.markers] for one in chosen]
             vectors.append(states[torch.arange(len(chosen))[:, None], torch.tensor(places)])
-        back = torch.tensor(order).argsort()
-        return F.normalize(torch.cat(vectors)[back].float(), dim=-1), torch.cat(losses).mean()
+        return F.normalize(torch.cat(vectors)[order].float(), dim=-1), torch.cat(losses).mean()
 
     def _sequence(self, item: Item) -> TrainingSequence:
         assert isinstance(item, Marked)
@@ -104,12 +92,11 @@ class MarkerTraining(nn.Module):
 
     def report(self) -> str:
         """The losses since the last report, in words."""
-        figures: Iterator[float] = iter(np.mean(self.seen, axis=0))
-        said = f"(training) trace {next(figures):.3f}"
-        for marker in self.encoder.layout.markers:
-            said += f"; {marker} contrast {next(figures):.3f} words {next(figures):.3f}"
-        self.seen.clear()
-        return said
+        parts = [f"trace {sum(self.written) / len(self.written):.3f}"]
+        self.written.clear()
+        return "(training) " + "; ".join(
+            parts + [f"{marker} {lesson.report()}" for marker, lesson in self.lessons.items()]
+        )
 
 
 def _last(ids: list[int], token: int) -> int:

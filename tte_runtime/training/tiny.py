@@ -26,8 +26,8 @@ from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import round_weights, write_checkpoint
 from tte_runtime.training.head import ROUNDS as HEAD_ROUNDS
-from tte_runtime.training.head import Round as HeadRound
 from tte_runtime.training.head import train_head
+from tte_runtime.training.lessons import Round as HeadRound
 from tte_runtime.training.loop import say
 from tte_runtime.training.reasoner import train_reasoner
 from tte_runtime.training.tokens import Encoder
