@@ -29,7 +29,7 @@ from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, round_weigh
 from tte_runtime.training.contests import Contest, Item
 from tte_runtime.training.generate import greedy_traces
 from tte_runtime.training.head import train_heads
-from tte_runtime.training.lessons import Course, Lesson, Round, by_length, layer_states, unsupervised
+from tte_runtime.training.lessons import Course, Learner, Lesson, Round, by_length, layer_states, unsupervised
 from tte_runtime.training.loop import autocast, keep
 from tte_runtime.training.reasoner import ReasonerTraining, adopt_words
 from tte_runtime.training.tiny import Plan
@@ -79,7 +79,7 @@ class DecoderEmbedder(nn.Module):
         return F.normalize(self.decoder.norm(last).float(), dim=-1)
 
 
-class ArmTraining(nn.Module):
+class ArmTraining(Learner):
     """What Trainer sees: the decoder's parameters and the loss.
 
     `table` is the word table of the first lessons, [V, C]; it stays as it was.

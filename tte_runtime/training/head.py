@@ -23,7 +23,7 @@ from tte_runtime.training.bank import Bank
 from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, TAP_LAYER
 from tte_runtime.training.contests import Contest, Item
 from tte_runtime.training.generate import greedy_traces
-from tte_runtime.training.lessons import Course, Lesson, Round, by_length, layer_states, unsupervised
+from tte_runtime.training.lessons import Course, Learner, Lesson, Round, by_length, layer_states, unsupervised
 from tte_runtime.training.loop import autocast, keep
 from tte_runtime.training.tokens import Encoder, Group, pad
 
@@ -57,7 +57,7 @@ def embed_with(
     return {name: torch.cat(parts)[places.to(device)] for name, parts in vectors.items()}
 
 
-class HeadTraining(nn.Module):
+class HeadTraining(Learner):
     """What Trainer sees: the parameters of one head or several, and the sum of their losses."""
 
     def __init__(

@@ -8,10 +8,10 @@ Knows contests and their items; knows no head, and not who learns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -110,12 +110,12 @@ class Lesson:
         return f"contrast {contrast:.3f} words {words:.3f}"
 
 
-class Learning(Protocol):
-    """A module that learns from contests: its forward takes one, as `contest`, and gives a "loss"."""
+class Learner(nn.Module, ABC):
+    """What Trainer sees: its forward takes one `contest` and gives {"loss": ...}."""
 
+    @abstractmethod
     def report(self) -> str:
-        """What was seen since the last report, in words."""
-        ...
+        """The losses since the last report, in words."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Course:
     def round(
         self,
         name: str,
-        training: Learning,
+        training: Learner,
         folder: Path,
         number: int,
         plan: Round,
