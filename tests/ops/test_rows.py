@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tte_runtime.models.decoder import LayerStack, LayerWeights, Taps
 from tte_runtime.models.rope import RopeSpec
 from tte_runtime.models.spec import DecoderSpec
-from tte_runtime.ops import RowShape, StepLayout, TorchOps
+from tte_runtime.ops import StepLayout, TorchOps
 from tte_runtime.ops.numba_ops import NumbaOps
 from tte_runtime.ops.rows.packing import flatten
 
@@ -105,7 +105,7 @@ def test_a_compiled_step_is_the_layers_in_torch(
     stack = stack_of(shape, torch_ops, exact=exact)
     assert flatten(stack.layers).matrices.itemsize == (2 if exact else 4), "weights that are bfloat16 take 16 bits"
     spec = stack.spec
-    fused = ops.fuse(stack.layers, RowShape(spec.num_heads, spec.intermediate_size, EPS), stack.rope.inv_freq, 1.1)
+    fused = ops.fuse(stack.layers, spec, stack.rope.inv_freq, 1.1)
     layout, num_pages = layout_of(lengths)
     hidden, positions = random(len(lengths), spec.hidden_size), torch.tensor(lengths) + 3
     theirs = kept_pages(stack, layout, num_pages, torch.float32)
@@ -128,7 +128,7 @@ def test_a_compiled_step_is_the_layers_in_torch(
 def test_pages_in_bfloat16_are_read_and_written_as_torch_rounds_them() -> None:
     torch.manual_seed(1)
     stack = stack_of("tte_tiny", TorchOps(), exact=True)
-    fused = NumbaOps(1).fuse(stack.layers, RowShape(6, 512, EPS), stack.rope.inv_freq, 1.1)
+    fused = NumbaOps(1).fuse(stack.layers, stack.spec, stack.rope.inv_freq, 1.1)
     layout, num_pages = layout_of((37, 20))
     pages = kept_pages(stack, layout, num_pages, torch.bfloat16)
     wide = pages.float()

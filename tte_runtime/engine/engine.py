@@ -118,8 +118,7 @@ class Engine:
     def step(self) -> bool:
         """Schedule, forward, sample, read out. Returns whether there was anything to do."""
         with self._on_device():
-            # A schedule that fails is about everybody; left alone it would fail again, and for ever.
-            self._at_work = [sequence for family in self._live.values() for sequence in family]
+            self._at_work = []
             batch = self.scheduler.schedule()
             busy = batch is not None or bool(self._flights or self._deliveries)
             behind = 1 if self.config.overlap and batch is not None else 0
@@ -133,8 +132,11 @@ class Engine:
         return busy
 
     def fail_step(self, error: Exception) -> None:
-        """The step could not be finished: the requests it was about fail, all others go on."""
-        for sequence in self._at_work:
+        """The step could not be finished: the requests it was about fail, all others go on.
+
+        One that failed while it was scheduled was about everybody; left alone it would fail again, and for ever.
+        """
+        for sequence in self._at_work or [one for family in self._live.values() for one in family]:
             self._fail(sequence, error)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:

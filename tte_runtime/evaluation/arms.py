@@ -99,10 +99,9 @@ def assemble(folder: Path, seed: int, arm: str, out: Path) -> Path:
     base = find_folder(BASE)
     out.mkdir(parents=True, exist_ok=True)
     weights = load_file(base / "model.safetensors")
-    head = load_file(base / "head.safetensors")
     if arm in HEADS:
-        if not (seed == 0 and arm in BUNDLED):
-            head = read_arm(files / f"{arm}.npz")
+        bundled = seed == 0 and arm in BUNDLED
+        head = load_file(base / "head.safetensors") if bundled else read_arm(files / f"{arm}.npz")
         save_file(head, out / "head.safetensors", metadata={"format": "pt"})
     decoder = "reasoner" if arm in HEADS else arm
     if not (seed == 0 and decoder in BUNDLED):
@@ -130,9 +129,9 @@ def _repeat_layers(weights: dict[str, Tensor], text: dict[str, Any], loops: int)
 
 def _recipe(arm: str) -> dict[str, Any]:
     """The arm's tte.json: the bundled model's prompts, read in the arm's own way."""
-    bundled = recipe()
     if arm in HEADS:
         return recipe(arm)
+    bundled = recipe()
     prompts = {role: entry["prompt"] for role, entry in bundled["roles"].items()}
     if arm in ("direct", "looped"):
         (terminal,) = bundled["suffix"]

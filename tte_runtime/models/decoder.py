@@ -16,7 +16,7 @@ import torch
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import Tensors
-from tte_runtime.ops import Draw, Rotation, RowShape, StepLayout, TorchOps
+from tte_runtime.ops import Draw, Rotation, RowStack, StepLayout, TorchOps
 
 # Where a decoder's tensors may stand: as transformers 5 saves models with a tower, as it saves their base models, as
 # the hub's older checkpoints and text models have them, and text models saved without their output embedding.
@@ -106,6 +106,7 @@ class LayerStack:
         self.layers = layers
         self.ops = ops
         self.rope = Rope(spec.rope, layers[0].input_norm.device)
+        self.rows: RowStack | None = None  # a decode step's layers as one call, where somebody decodes
 
     def forward(
         self,
@@ -133,6 +134,10 @@ class LayerStack:
         Returns:
             [T, C], or [S, C] of `ends`, before the final norm.
         """
+        if self.rows is not None and layout.decode:
+            assert deepstack is None and ends is None, "pictures and heads take the prefill path"
+            kept = None if taps is None else (taps.layer, taps.pages)
+            return self.rows.forward(hidden, positions[0], layout, kv_pages, kept, depth)
         rotation = self.rope(positions)
         layers = self.layers[:depth]
         for index, weights in enumerate(layers):
@@ -200,26 +205,7 @@ class Decoder(LayerStack):
         self.embed = embed
         self.norm = norm
         self.lm_head = lm_head
-        shape = RowShape(spec.num_heads, spec.intermediate_size, spec.norm_eps)
-        self._rows = ops.fuse(layers, shape, self.rope.inv_freq, spec.rope.factor)
-
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        positions: torch.Tensor,
-        layout: StepLayout,
-        kv_pages: torch.Tensor,
-        taps: Taps | None = None,
-        depth: int | None = None,
-        deepstack: torch.Tensor | None = None,
-        ends: Ends | None = None,
-    ) -> torch.Tensor:
-        """As `LayerStack.forward`; decode steps, of positions on one axis, are one call where the backend has it."""
-        if self._rows is None or not layout.decode:
-            return super().forward(hidden, positions, layout, kv_pages, taps, depth, deepstack, ends)
-        assert deepstack is None and ends is None, "pictures and heads take the prefill path"
-        kept = None if taps is None else (taps.layer, taps.pages)
-        return self._rows.forward(hidden, positions[0], layout, kv_pages, kept, depth)
+        self.rows = ops.fuse(layers, spec, self.rope.inv_freq, spec.rope.factor)
 
     @classmethod
     def load(cls, files: Tensors, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:

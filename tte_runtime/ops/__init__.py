@@ -5,8 +5,8 @@
 """
 
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
-from tte_runtime.ops.rows.stack import RowShape
+from tte_runtime.ops.rows.stack import RowStack
 from tte_runtime.ops.select import select_ops
 from tte_runtime.ops.torch_ops import TorchOps
 
-__all__ = ["Draw", "Pooling", "Rotation", "RowShape", "StepLayout", "TorchOps", "select_ops"]
+__all__ = ["Draw", "Pooling", "Rotation", "RowStack", "StepLayout", "TorchOps", "select_ops"]

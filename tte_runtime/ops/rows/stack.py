@@ -9,8 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,13 +21,19 @@ from tte_runtime.ops.rows.packing import Layer, as_array, flatten, is_bfloat16
 from tte_runtime.ops.rows.team import Team
 
 
-@dataclass(frozen=True)
-class RowShape:
-    """What the layers of a decoder have in common: query heads, intermediate size, and the epsilon of norms."""
+class RowShape(Protocol):
+    """What the layers of a decoder have in common; a decoder's spec has it."""
 
-    num_heads: int
-    intermediate_size: int
-    eps: float
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def norm_eps(self) -> float: ...
 
 
 class RowStack:
@@ -49,22 +54,22 @@ class RowStack:
         self._run = compiled.run_layers
         self._packed = flatten(layers)
         self._sizes = (shape.num_heads, shape.intermediate_size, int(layers[0].q_norm is not None))
-        self._eps, self._factor = np.float32(shape.eps), np.float32(factor)
+        self._eps, self._factor = np.float32(shape.norm_eps), np.float32(factor)
         self._inv_freq = inv_freq.numpy()
         self._depth = len(layers)
-        self._scratch = layers[0].qkv.weight.shape[0] + layers[0].out.weight.shape[1] + 3 * shape.intermediate_size
+        dim = 2 * len(self._inv_freq)
+        self._scratch = 2 * (shape.num_heads + shape.num_kv_heads) * dim + 3 * shape.intermediate_size
         self._team = team
         with compiling("decode steps"):
-            self._compile(layers[0])
+            self._compile(shape, layers[0].input_norm.dtype)
 
-    def _compile(self, layer: Layer) -> None:
+    def _compile(self, shape: RowShape, dtype: torch.dtype) -> None:
         """Go through no layer, so that no request waits for the compiler."""
-        width, dim = layer.qkv.weight.shape[1], 2 * len(self._inv_freq)
-        kv_heads = (layer.qkv.weight.shape[0] // dim - self._sizes[0]) // 2
         one = torch.ones(1, dtype=torch.int32)
         layout = StepLayout(True, one.long(), one[None], torch.tensor([0, 1], dtype=torch.int32), one, (1,), (1,))
-        states = torch.zeros(1, width, dtype=layer.input_norm.dtype)
-        self.forward(states, one.long(), layout, states.new_zeros(1, 2, 2, kv_heads, PAGE_SIZE, dim), None, 0)
+        states = torch.zeros(1, shape.hidden_size, dtype=dtype)
+        pages = states.new_zeros(1, 2, 2, shape.num_kv_heads, PAGE_SIZE, 2 * len(self._inv_freq))
+        self.forward(states, one.long(), layout, pages, None, 0)
 
     @property
     def num_bytes(self) -> int:
