@@ -171,7 +171,7 @@ def _torch(config: EngineConfig) -> str:
 
 
 def _numba(config: EngineConfig) -> str:
-    return "" if config.kernels == "numba" else "decode steps are compiled by Numba on a CPU"
+    return "" if config.kernels == "numba" else "steps are compiled by Numba on a CPU"
 
 
 def _kernels(config: EngineConfig) -> str:
@@ -192,7 +192,7 @@ SWITCHES = (
     Switch("prefix cache", BOARD, off={"prefix_cache": False}),
     Switch("vision cache", ORDERS, off={"vision_cache_mb": 0}),
     Switch("continuous batching", MANY, off={"max_batch_size": 1}),
-    Switch("compiled decode steps", ONE, off={"kernels": "torch"}, needs=_numba),
+    Switch("compiled steps", ONE, off={"kernels": "torch"}, needs=_numba),
     Switch("merged weights", ONE, loading=_unmerged, needs=_torch),
     Switch("packed weights", ONE, loading=_unpacked, needs=_torch),
     Switch("last tokens stop at the tap", ONE, embed=_full_depth),

@@ -47,8 +47,9 @@ class EngineConfig:
         vision_cache_mb: MiB of picture features kept by content; 0 keeps none.
         overlap: land a step after the next one was launched, so that a GPU never waits for the host; "auto" on CUDA.
         cuda_graphs: run decode steps as captured graphs; "auto" with our kernels on CUDA, refused elsewhere.
-        threads: CPU threads of torch on the engine's own thread, whatever the process uses elsewhere; "auto" is 1
-            for a model whose matrices are too small to be worth dividing, else what torch has found.
+        threads: most CPU threads that share a compiled call, where it is worth sharing; "auto" is what torch has found.
+        torch_threads: CPU threads of torch on the engine's own thread, whatever the process uses elsewhere; "auto" is 1
+            for a model whose matrices are too small to be worth dividing, else `threads`.
         preprocess_workers: threads that decode and resize pictures beside the engine's loop.
     """
 
@@ -67,6 +68,7 @@ class EngineConfig:
     overlap: bool | Literal["auto"] = "auto"
     cuda_graphs: bool | Literal["auto"] = "auto"
     threads: int | Literal["auto"] = "auto"
+    torch_threads: int | Literal["auto"] = "auto"
     preprocess_workers: int = 4
 
     @classmethod
@@ -81,7 +83,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_prefill_tokens", "preprocess_workers"):
             _require_positive(name, getattr(self, name))
-        for name in ("max_context", "kv_cache_tokens", "threads"):
+        for name in ("max_context", "kv_cache_tokens", "threads", "torch_threads"):
             if getattr(self, name) != "auto":
                 _require_positive(name, getattr(self, name))
         if self.vision_cache_mb < 0:
@@ -159,6 +161,9 @@ class EngineConfig:
                 "pdl=True needs our kernels on an NVIDIA GPU of compute capability 9.0, got "
                 f"kernels={kernels!r} on {device!r}. Use pdl=False."
             )
+        threads = torch.get_num_threads() if self.threads == "auto" else self.threads
+        small = largest_matrix is not None and largest_matrix <= SMALL_MATRIX
+        torch_threads = (1 if small else threads) if self.torch_threads == "auto" else self.torch_threads
         cache = self.kv_cache_tokens
         if cache == "auto":
             budget = (8 if on_gpu else 1) * 2**30
@@ -173,7 +178,8 @@ class EngineConfig:
             weights=_resolve_weights(self.weights, kernels, on_gpu),
             max_context=context,
             kv_cache_tokens=cache,
-            threads=_resolve_threads(largest_matrix) if self.threads == "auto" else self.threads,
+            threads=threads,
+            torch_threads=torch_threads,
             overlap=on_gpu if self.overlap == "auto" else self.overlap,
             cuda_graphs=on_gpu and kernels == "triton" if self.cuda_graphs == "auto" else self.cuda_graphs,
         )
@@ -186,8 +192,8 @@ class EngineConfig:
         """One line that says what runs, for logs and `tte env`."""
         return (
             f"device={self.device} kernels={self.kernels}{self._why_torch()} "
-            f"attention={self.attention} dtype={self.dtype} weights={self.weights} threads={self.threads} "
-            f"context={self.max_context} "
+            f"attention={self.attention} dtype={self.dtype} weights={self.weights} "
+            f"threads={self.threads} torch_threads={self.torch_threads} context={self.max_context} "
             f"kv_cache={self.kv_cache_tokens} tokens batch={self.max_batch_size} chunk={self.max_prefill_tokens} "
             f"prefix_cache={'on' if self.prefix_cache else 'off'} overlap={'on' if self.overlap else 'off'} "
             f"cuda_graphs={'on' if self.cuda_graphs else 'off'} pdl={'on' if self.pdl else 'off'}"
@@ -224,11 +230,6 @@ def _resolve_weights(weights: str, kernels: str, on_gpu: bool) -> str:
         where = f'kernels="{kernels}" on {"a GPU" if on_gpu else "a CPU"}'
         raise OptionError(f"weights={weights!r} is not available with {where}. Available: {', '.join(formats)}.")
     return weights
-
-
-def _resolve_threads(largest_matrix: int | None) -> int:
-    small = largest_matrix is not None and largest_matrix <= SMALL_MATRIX
-    return 1 if small else torch.get_num_threads()
 
 
 def _resolve_device(device: str) -> str:

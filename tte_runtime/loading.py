@@ -106,7 +106,7 @@ def load_model(
         )
     cache = None
     if model_config.model_type in TOWERS:
-        cache = FeatureCache(VisionTower(model_config, files, **place), config.vision_cache_mb * 2**20)
+        cache = FeatureCache(VisionTower(model_config, files, ops, **place), config.vision_cache_mb * 2**20)
     head = load_head(folder, head_spec, spec, ops, **place) if head_spec else None
     digest = weights_digest(checkpoint)
     if beside is not None:

@@ -1,4 +1,4 @@
-"""The option `threads` holds on the engine's thread and nowhere else."""
+"""The option `torch_threads` holds on the engine's thread and nowhere else."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_only_the_calling_thread_changes() -> None:
 
 def test_the_engine_computes_with_its_own_number(random_folder: Path) -> None:
     before, seen = torch.get_num_threads(), []
-    with Embedder.from_pretrained(random_folder, threads=before + 1) as embedder:
-        assert f"threads={before + 1} " in embedder.config.describe()
+    with Embedder.from_pretrained(random_folder, torch_threads=before + 1) as embedder:
+        assert f"torch_threads={before + 1} " in embedder.config.describe()
         engine = embedder._pipeline.engine
         step = engine.step
 
@@ -50,18 +50,23 @@ def test_the_engine_computes_with_its_own_number(random_folder: Path) -> None:
         embedder.embed("a text", role="document", think=False)
     assert set(seen) == {before + 1}
     assert torch.get_num_threads() == before
-    with pytest.raises(OptionError, match="threads must be a positive integer, got 0"):
-        Embedder.from_pretrained(random_folder, threads=0)
+    with pytest.raises(OptionError, match="torch_threads must be a positive integer, got 0"):
+        Embedder.from_pretrained(random_folder, torch_threads=0)
 
 
-def test_auto_is_one_thread_for_small_matrices_only() -> None:
+def test_auto_is_one_thread_of_torch_for_small_matrices_only() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+
+    def resolved(largest_matrix: int | None = None, **options: int) -> tuple[object, object]:
+        config = EngineConfig(device="cpu", **options)
+        config = config.resolve(model_context=64, bytes_per_token=64, largest_matrix=largest_matrix)
+        return config.threads, config.torch_threads
+
     try:
-        sizes = {"model_context": 64, "bytes_per_token": 64}
-        assert EngineConfig(device="cpu").resolve(**sizes, largest_matrix=2**18).threads == 1
-        assert EngineConfig(device="cpu").resolve(**sizes, largest_matrix=2**18 + 1).threads == 2
-        assert EngineConfig(device="cpu").resolve(**sizes).threads == 2
-        assert EngineConfig(device="cpu", threads=3).resolve(**sizes, largest_matrix=1).threads == 3
+        assert resolved(2**18) == (2, 1)
+        assert resolved(2**18 + 1) == (2, 2) == resolved()
+        assert resolved(2**18 + 1, threads=3) == (3, 3)
+        assert resolved(1, torch_threads=3) == (2, 3)
     finally:
         torch.set_num_threads(before)

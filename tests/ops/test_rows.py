@@ -1,7 +1,11 @@
-"""Compiled decode steps against the same layers in plain torch: one row and several, every flag, rubbish in pages."""
+"""Compiled steps against the same layers in plain torch: rows and prompts, every flag, rubbish in pages; and equal bits
+whoever a row is computed beside, on however many threads, in however many chunks.
+"""
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +13,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tte_runtime.models.decoder import LayerStack, LayerWeights, Taps
+from tte_runtime.models.decoder import Ends, LayerStack, LayerWeights, Taps
 from tte_runtime.models.rope import RopeSpec
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.ops import StepLayout, TorchOps
 from tte_runtime.ops.numba_ops import NumbaOps
-from tte_runtime.ops.rows.packing import flatten
+from tte_runtime.ops.rows.packing import pack_layers
+from tte_runtime.ops.rows.values import gate
 
 LAYERS, EPS = 3, 1e-6
 SHAPES = {  # heads, kv heads, head dim, model dim, intermediate size, QK-norm
@@ -33,7 +38,9 @@ def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
 def stack_of(shape: str, ops: TorchOps, *, exact: bool) -> LayerStack:
     heads, kv_heads, dim, width, inner, qk_norm = SHAPES[shape]
     outer = (heads + 2 * kv_heads) * dim
-    rope = RopeSpec(tuple(10000.0 ** (-i / (dim // 2)) for i in range(dim // 2)), (0,) * (dim // 2), 1.1)
+    rope = RopeSpec(
+        tuple(10000.0 ** (-i / (dim // 2)) for i in range(dim // 2)), tuple(i % 3 for i in range(dim // 2)), 1.1
+    )
     spec = DecoderSpec(
         LAYERS, width, heads, kv_heads, dim, inner, 60, EPS, rope, True, qk_norm, 0, True, 512
     )  # fmt: skip
@@ -59,7 +66,7 @@ def stack_of(shape: str, ops: TorchOps, *, exact: bool) -> LayerStack:
         )
         for _ in range(LAYERS)
     ]
-    return LayerStack(spec, layers, ops)
+    return LayerStack(spec, layers, ops, decodes=True)
 
 
 def layout_of(lengths: tuple[int, ...]) -> tuple[StepLayout, int]:
@@ -103,15 +110,16 @@ def test_a_compiled_step_is_the_layers_in_torch(
     torch.manual_seed(0)
     torch_ops, ops = TorchOps(), NumbaOps(threads)
     stack = stack_of(shape, torch_ops, exact=exact)
-    assert flatten(stack.layers).matrices.itemsize == (2 if exact else 4), "weights that are bfloat16 take 16 bits"
+    assert pack_layers(stack.layers).matrices.itemsize == (2 if exact else 4), "weights that are bfloat16 take 16 bits"
     spec = stack.spec
-    fused = ops.fuse(stack.layers, spec, stack.rope.inv_freq, 1.1)
+    fused = ops.fuse(stack.layers, spec, stack.rope, decodes=True)
+    assert fused is not None
     layout, num_pages = layout_of(lengths)
-    hidden, positions = random(len(lengths), spec.hidden_size), torch.tensor(lengths) + 3
+    hidden, positions = random(len(lengths), spec.hidden_size), (torch.tensor(lengths) + 3).expand(3, -1)
     theirs = kept_pages(stack, layout, num_pages, torch.float32)
     ours = theirs.clone()
     tapped = [torch.zeros(num_pages * 16, spec.hidden_size) for _ in range(2)]
-    wanted = stack.forward(hidden, positions.expand(3, -1), layout, theirs, Taps(2, tapped[0]))
+    wanted = stack.forward(hidden, positions, layout, theirs, Taps(2, tapped[0]))
     before = hidden.clone()
     got = fused.forward(hidden, positions, layout, ours, (2, tapped[1]), None)
     assert torch.equal(hidden, before), "the input is the caller's"
@@ -119,20 +127,122 @@ def test_a_compiled_step_is_the_layers_in_torch(
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
     torch.testing.assert_close(tapped[1], tapped[0], rtol=1e-4, atol=1e-4)
     shallow = fused.forward(hidden, positions, layout, ours, (1, tapped[1]), 1)
-    torch.testing.assert_close(
-        shallow, stack.forward(hidden, positions.expand(3, -1), layout, theirs, depth=1), rtol=1e-4, atol=1e-4
+    torch.testing.assert_close(shallow, stack.forward(hidden, positions, layout, theirs, depth=1), rtol=1e-4, atol=1e-4)
+
+
+PROMPTS = {"one": ((40, 40),), "chunk": ((1, 17), (30, 95)), "several": ((7, 7), (70, 85), (1, 1), (130, 130))}
+
+
+def prompts_of(sizes: tuple[tuple[int, int], ...]) -> tuple[StepLayout, int]:
+    """Prompts with so many new tokens each, of so many in all; their pages in no order."""
+    lengths = tuple(length for _, length in sizes)
+    rows, num_pages = layout_of(lengths)
+    slots = [
+        int(rows.page_table[index, token // 16]) * 16 + token % 16
+        for index, (new, length) in enumerate(sizes)
+        for token in range(length - new, length)
+    ]
+    news = tuple(new for new, _ in sizes)
+    bounds = torch.tensor([0, *itertools.accumulate(news)], dtype=torch.int32)
+    return replace(
+        rows, decode=False, slots=torch.tensor(slots), cu_seqlens=bounds, query_lens_host=news
+    ), num_pages  # fmt: skip
+
+
+def pages_before(stack: LayerStack, layout: StepLayout, num_pages: int) -> torch.Tensor:
+    """Keys and values of what came before the new tokens, NaN elsewhere."""
+    pages = torch.full((LAYERS, 2, num_pages, stack.spec.num_kv_heads, 16, stack.spec.head_dim), float("nan"))
+    for row, (new, length) in enumerate(zip(layout.query_lens_host, layout.kv_lens_host, strict=True)):
+        for token in range(length - new):
+            page = int(layout.page_table[row, token // 16])
+            pages[:, :, page, :, token % 16] = random(LAYERS, 2, stack.spec.num_kv_heads, stack.spec.head_dim)
+    return pages
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", PROMPTS.values(), ids=PROMPTS)
+@pytest.mark.parametrize(("shape", "exact"), [(name, name != "llama") for name in SHAPES])
+@torch.inference_mode()
+def test_compiled_prompts_are_the_layers_in_torch(
+    shape: str, exact: bool, sizes: tuple[tuple[int, int], ...], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    torch.manual_seed(3)
+    stack = stack_of(shape, TorchOps(), exact=exact)
+    fused = NumbaOps(threads).fuse(stack.layers, stack.spec, stack.rope, decodes=False)
+    assert fused is not None
+    layout, num_pages = prompts_of(sizes)
+    rows = len(layout.slots)
+    hidden, positions = random(rows, stack.spec.hidden_size), torch.randint(0, 200, (3, rows))
+    deepstack = random(2, rows, stack.spec.hidden_size)
+    theirs = pages_before(stack, layout, num_pages)
+    ours = theirs.clone()
+    tapped = [torch.zeros(num_pages * 16, stack.spec.hidden_size) for _ in range(2)]
+    wanted = stack.forward(hidden, positions, layout, theirs, Taps(1, tapped[0]), None, deepstack)
+    got = fused.forward(hidden, positions, layout, ours, (1, tapped[1]), None, deepstack)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(tapped[1], tapped[0], rtol=1e-4, atol=1e-4)
+    ends = layout.cu_seqlens[1:].long() - 1
+    assert torch.equal(
+        fused.forward(hidden, positions, layout, ours, ends=ends), fused.forward(hidden, positions, layout, ours)[ends]
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.inference_mode()
+def test_a_row_has_the_same_bits_beside_others_in_chunks_and_on_two_threads(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    torch.manual_seed(4)
+    stack = stack_of(shape, TorchOps(), exact=False)
+    one, two = (NumbaOps(threads).fuse(stack.layers, stack.spec, stack.rope, decodes=True) for threads in (1, 2))
+    assert one is not None and two is not None
+    sizes = ((150, 150), (7, 7), (61, 61))
+    layout, num_pages = prompts_of(sizes)
+    rows = len(layout.slots)
+    hidden, positions = random(rows, stack.spec.hidden_size), torch.arange(rows).expand(3, -1)
+    pages = pages_before(stack, layout, num_pages)
+    whole = one.forward(hidden, positions, layout, pages.clone())
+    assert torch.equal(two.forward(hidden, positions, layout, pages.clone()), whole), "threads"
+    chunked = pages.clone()
+    for start, stop in ((0, 1), (1, 14), (14, 127), (127, 150)):
+        part = replace(
+            layout,
+            slots=layout.slots[start:stop],
+            page_table=layout.page_table[:1],
+            cu_seqlens=torch.tensor([0, stop - start], dtype=torch.int32),
+            kv_lens=torch.tensor([stop], dtype=torch.int32),
+            query_lens_host=(stop - start,),
+            kv_lens_host=(stop,),
+        )
+        got = two.forward(hidden[start:stop], positions[:, start:stop], part, chunked)
+        assert torch.equal(got, whole[start:stop]), "alone, in chunks"
+
+
+@torch.inference_mode()
+def test_a_stack_of_prompts_keeps_no_second_copy_of_its_weights() -> None:
+    stack = stack_of("tte_tiny", NumbaOps(1), exact=True)
+    assert stack.layers == [] and stack.rows is not None and stack.depth == LAYERS
+    layout, num_pages = prompts_of(((5, 5), (40, 40)))
+    hidden, pages = random(45, 192), pages_before(stack, layout, num_pages)
+    positions = torch.arange(45).expand(3, -1)
+    ends = Ends(layout.cu_seqlens[1:].long() - 1, layout)
+    picked = stack.forward(hidden, positions, layout, pages, ends=ends)
+    assert torch.equal(picked, stack.forward(hidden, positions, layout, pages)[[4, 44]])
 
 
 @torch.inference_mode()
 def test_pages_in_bfloat16_are_read_and_written_as_torch_rounds_them() -> None:
     torch.manual_seed(1)
     stack = stack_of("tte_tiny", TorchOps(), exact=True)
-    fused = NumbaOps(1).fuse(stack.layers, stack.spec, stack.rope.inv_freq, 1.1)
+    fused = NumbaOps(1).fuse(stack.layers, stack.spec, stack.rope, decodes=True)
+    assert fused is not None
     layout, num_pages = layout_of((37, 20))
     pages = kept_pages(stack, layout, num_pages, torch.bfloat16)
     wide = pages.float()
-    hidden, positions = random(2, 192), torch.tensor([36, 19])
+    hidden, positions = random(2, 192), torch.tensor([36, 19]).expand(3, -1)
     got = fused.forward(hidden, positions, layout, pages, None, 1)
     wanted = fused.forward(hidden, positions, layout, wide, None, 1)
     torch.testing.assert_close(got, wanted, rtol=0, atol=2e-2)  # the new token's own keys and values are rounded
@@ -142,11 +252,9 @@ def test_pages_in_bfloat16_are_read_and_written_as_torch_rounds_them() -> None:
 
 def test_gates_of_any_size_are_silu() -> None:
     """Beyond the range of float32's exponent, too: exp(120) is none, and silu(-120) is next to nothing."""
-    from tte_runtime.ops.rows.compiled import _gate
-
     gates = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([-300.0, -120.0, -90.0, -88.0, 88.0, 300.0])])
     out = np.empty((1, len(gates)), np.float32)
-    _gate(torch.cat([gates, torch.ones_like(gates)]).numpy()[None], 0, len(gates), out)
+    gate(torch.cat([gates, torch.ones_like(gates)]).numpy()[None], 1, 0, len(gates), out)
     torch.testing.assert_close(torch.from_numpy(out[0]), F.silu(gates), rtol=1e-6, atol=1e-30)
 
 

@@ -91,7 +91,7 @@ class EngineLoop:
         return all(engine.idle for engine in self.engines)
 
     def _run(self) -> None:
-        use_threads(int(self.engines[0].config.threads))
+        use_threads(int(self.engines[0].config.torch_threads))
         turns = itertools.cycle(self.engines)
         while self._read_inbox():
             if not self._idle:

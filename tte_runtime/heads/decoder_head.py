@@ -41,7 +41,7 @@ class DecoderHead:
         """As `Head.forward`."""
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
-        pages = states.new_zeros(len(self.stack.layers), 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
+        pages = states.new_zeros(self.stack.depth, 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
         hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=_ends(layout))
         return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
 

@@ -59,7 +59,7 @@ def patches_of(
     """Patches with their key; `merge` patches a side become one token, `backend` made the pixels."""
     t, h, w = grid
     digest = hashlib.sha256(f"{backend}|{t},{h},{w}|{interval}|".encode())
-    digest.update(pixels.numpy().tobytes())
+    digest.update(pixels.numpy().data)
     return Patches(pixels, grid, (t, h // merge, w // merge), digest.digest(), interval, is_video)
 
 

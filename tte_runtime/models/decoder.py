@@ -16,7 +16,7 @@ import torch
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import Tensors
-from tte_runtime.ops import Draw, Rotation, RowStack, StepLayout, TorchOps
+from tte_runtime.ops import Draw, Rotation, StepLayout, TorchOps
 
 # Where a decoder's tensors may stand: as transformers 5 saves models with a tower, as it saves their base models, as
 # the hub's older checkpoints and text models have them, and text models saved without their output embedding.
@@ -69,7 +69,7 @@ def load_layer(
         return files.get(f"{prefix}{name}", shape)
 
     def packed(*parts: torch.Tensor) -> torch.Tensor:
-        return ops.pack(place(torch.cat(parts)))
+        return ops.pack_layer(place(torch.cat(parts)))
 
     def merged_bias() -> torch.Tensor | None:
         if not s.qkv_bias:
@@ -99,14 +99,16 @@ class LayerStack:
         spec: shapes and flags.
         layers: the weights, in order.
         ops: the kernels to run on.
+        decodes: whether it will be asked for decode steps, or for prompts only.
     """
 
-    def __init__(self, spec: DecoderSpec, layers: list[LayerWeights], ops: TorchOps) -> None:
+    def __init__(self, spec: DecoderSpec, layers: list[LayerWeights], ops: TorchOps, *, decodes: bool = False) -> None:
         self.spec = spec
-        self.layers = layers
         self.ops = ops
+        self.depth = len(layers)
         self.rope = Rope(spec.rope, layers[0].input_norm.device)
-        self.rows: RowStack | None = None  # a decode step's layers as one call, where somebody decodes
+        self.rows = ops.fuse(layers, spec, self.rope, decodes=decodes)  # all layers as one call, where there is one
+        self.layers = [] if self.rows is not None and self.rows.prompts else layers  # nobody else will read them
 
     def forward(
         self,
@@ -134,10 +136,10 @@ class LayerStack:
         Returns:
             [T, C], or [S, C] of `ends`, before the final norm.
         """
-        if self.rows is not None and layout.decode:
-            assert deepstack is None and ends is None, "pictures and heads take the prefill path"
+        if self.rows is not None and (layout.decode or self.rows.prompts):
             kept = None if taps is None else (taps.layer, taps.pages)
-            return self.rows.forward(hidden, positions[0], layout, kv_pages, kept, depth)
+            picked = None if ends is None else ends.rows
+            return self.rows.forward(hidden, positions, layout, kv_pages, kept, depth, deepstack, picked)
         rotation = self.rope(positions)
         layers = self.layers[:depth]
         for index, weights in enumerate(layers):
@@ -201,11 +203,10 @@ class Decoder(LayerStack):
         lm_head: Any,
         ops: TorchOps,
     ) -> None:
-        super().__init__(spec, layers, ops)
+        super().__init__(spec, layers, ops, decodes=True)
         self.embed = embed
         self.norm = norm
         self.lm_head = lm_head
-        self.rows = ops.fuse(layers, spec, self.rope.inv_freq, spec.rope.factor)
 
     @classmethod
     def load(cls, files: Tensors, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:

@@ -89,14 +89,14 @@ class Rope:
     def __init__(self, spec: RopeSpec, device: torch.device | str) -> None:
         self.inv_freq = torch.tensor(spec.inv_freq, device=device)  # [D/2]
         self.axis = torch.tensor(spec.axes, device=device)  # [D/2], which axis turns which pair
-        self._factor = spec.factor
+        self.factor = spec.factor
 
     def __call__(self, positions: torch.Tensor) -> Rotation:
         """Angles of `positions`, int64 [3, T]."""
         angles = (positions.float()[self.axis].T * self.inv_freq).contiguous()  # kernels read rows
-        if self._factor == 1.0:
+        if self.factor == 1.0:
             return Rotation(angles.cos(), angles.sin())
-        return Rotation(angles.cos() * self._factor, angles.sin() * self._factor)
+        return Rotation(angles.cos() * self.factor, angles.sin() * self.factor)
 
 
 def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int], float]]) -> tuple[torch.Tensor, int]:

@@ -13,7 +13,8 @@ import torch
 
 from tte_runtime.errors import CheckpointError
 from tte_runtime.models.weights import Tensors
-from tte_runtime.ops.matrices import OneDnn
+from tte_runtime.ops import TorchOps
+from tte_runtime.ops.matrices import Kept
 
 TOWERS = {  # by family, the class in transformers' modelling file of that family
     "qwen2_vl": "Qwen2VisionTransformerPretrainedModel",
@@ -28,11 +29,12 @@ class PackedLinear(torch.nn.Module):
 
     Args:
         layer: what it stands for; its weight is let go.
+        matrix: its weight [O, I], packed.
     """
 
-    def __init__(self, layer: torch.nn.Linear | torch.nn.Conv3d) -> None:
+    def __init__(self, layer: torch.nn.Linear | torch.nn.Conv3d, matrix: Kept) -> None:
         super().__init__()
-        self.matrix = OneDnn(layer.weight.detach().flatten(1))
+        self.matrix = matrix
         self.bias = layer.bias
         self.weight = layer.weight.new_empty(0)  # transformers asks for its dtype
 
@@ -47,6 +49,7 @@ class VisionTower:
     Args:
         config: the checkpoint's transformers config.
         files: its tensors.
+        ops: whose products it uses, where they are faster.
         device: where the tower runs.
         dtype: its weights and activations.
 
@@ -54,7 +57,7 @@ class VisionTower:
         CheckpointError: the tower's tensors are not all there.
     """
 
-    def __init__(self, config: Any, files: Tensors, *, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, config: Any, files: Tensors, ops: TorchOps, *, device: str, dtype: torch.dtype) -> None:
         family, vision = config.model_type, config.vision_config
         vision._attn_implementation = "sdpa"
         modelling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
@@ -69,7 +72,7 @@ class VisionTower:
         # Buffers are not in the file and were made on the meta device: the rotary frequencies are made again.
         tower.rotary_pos_emb = type(tower.rotary_pos_emb)(*_rotary_arguments(tower, vision)).to(device)
         self._tower = tower.eval().requires_grad_(False)
-        _pack(self._tower)
+        _pack(self._tower, ops)
         self._merge = vision.spatial_merge_size**2
         self._device, self._dtype = device, dtype
 
@@ -109,16 +112,20 @@ def planes_of(output: Any) -> torch.Tensor:
     return torch.stack([merged, *getattr(output, "deepstack_features", ())], dim=1)
 
 
-def _pack(tower: torch.nn.Module) -> None:
-    """Replace the layers that oneDNN serves. Linear layers of a tower see [T, I] only, its patches come as [T, ...]."""
+def _pack(tower: torch.nn.Module, ops: TorchOps) -> None:
+    """Replace the layers that the backend packs.
+
+    Linear layers of a tower see [T, I] only, its patches come as [T, ...].
+    """
     for parent in list(tower.modules()):
         for name, layer in list(parent.named_children()):
             patches = isinstance(layer, torch.nn.Conv3d) and layer.stride == layer.kernel_size
             if not (patches or isinstance(layer, torch.nn.Linear)):
                 continue
             assert isinstance(layer, torch.nn.Linear | torch.nn.Conv3d)
-            if OneDnn.serves(layer.weight):
-                setattr(parent, name, PackedLinear(layer))
+            matrix = ops.pack_tower(layer.weight.detach().flatten(1))
+            if matrix is not None:
+                setattr(parent, name, PackedLinear(layer, matrix))
 
 
 def _tensors(tower: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -31,6 +31,15 @@ class Matrix(Protocol):
         ...
 
 
+class Kept(Matrix, Protocol):
+    """A matrix whose weight can be had again."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[O, I], as it is or a copy."""
+        ...
+
+
 class Dense:
     """The weight as it is, for whatever the other forms do not serve."""
 

@@ -1,4 +1,4 @@
-"""The backend of a CPU: prompts in plain torch, rows of one token in compiled calls. Knows no Numba until it packs."""
+"""The backend of a CPU: all layers of a step in one compiled call. Knows no Numba until it packs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,57 @@ import torch
 
 from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw
+from tte_runtime.ops.matrices import Dense, Kept
 from tte_runtime.ops.prefill import Prefill
 from tte_runtime.ops.rows.packing import Layer
-from tte_runtime.ops.rows.stack import RowOutput, RowShape, RowStack
+from tte_runtime.ops.rows.product import PanelMatrix
+from tte_runtime.ops.rows.stack import RowOutput, RowRotation, RowShape, RowStack
 from tte_runtime.ops.rows.team import Team
 from tte_runtime.ops.torch_ops import TorchOps
 
 
 class NumbaOps(TorchOps):
-    """`TorchOps` whose decode steps are compiled: all layers in one call, and the output embeddings in another.
+    """`TorchOps` whose layers are one compiled call, and whose output embeddings are another.
+
+    In float32 that call takes prompts as well, and a row's bits do not depend on its neighbours, on chunks or threads.
+    In bfloat16 prompts stay with torch, whose products use a CPU's own bfloat16 instructions.
 
     Args:
-        threads: as many as a decode step may use.
-        prefill: as for `TorchOps`.
+        threads: as many as a step may use.
+        dtype: of weights and states.
+        prefill: as for `TorchOps`; prompts then stay with torch.
     """
 
     name = "numba"
 
-    def __init__(self, threads: int, prefill: Prefill | None = None) -> None:
+    def __init__(self, threads: int, dtype: torch.dtype = torch.float32, prefill: Prefill | None = None) -> None:
         super().__init__("w16", prefill)
+        self._prompts = dtype == torch.float32 and prefill is None
         self._team = Team(threads)
+
+    def pack(self, weight: torch.Tensor) -> Any:
+        """A matrix [O, I] in the form that linear ops take, and towers."""
+        return PanelMatrix(weight, self._team) if self._prompts else super().pack(weight)
+
+    def pack_layer(self, weight: torch.Tensor) -> Any:
+        """As it is, where nothing but the compiled call will read it."""
+        return Dense(weight) if self._prompts else self.pack(weight)
+
+    def pack_tower(self, weight: torch.Tensor) -> Kept | None:
+        """A matrix [O, I] of a tower."""
+        return PanelMatrix(weight, self._team) if self._prompts else super().pack_tower(weight)
 
     def pack_output(self, weight: torch.Tensor) -> Any:
         """The output embeddings [V, C] in the form that `next_tokens` takes."""
         return RowOutput(weight, self._team)
 
-    def fuse(self, layers: Sequence[Layer], shape: RowShape, inv_freq: torch.Tensor, factor: float) -> RowStack:
-        """All layers of a decode step as one call."""
-        return RowStack(layers, shape, inv_freq, factor, self._team)
+    def fuse(
+        self, layers: Sequence[Layer], shape: RowShape, rotation: RowRotation, *, decodes: bool
+    ) -> RowStack | None:
+        """All layers as one call; `None` where it would take prompts only, and torch takes them."""
+        if not (decodes or self._prompts):
+            return None
+        return RowStack(layers, shape, rotation, self._team, prompts=self._prompts)
 
     def next_tokens(
         self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: Any, draw: Draw

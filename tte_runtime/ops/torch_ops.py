@@ -15,10 +15,10 @@ import torch.nn.functional as F
 
 from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
-from tte_runtime.ops.matrices import pack_matrix
+from tte_runtime.ops.matrices import Kept, OneDnn, pack_matrix
 from tte_runtime.ops.prefill import Prefill
 from tte_runtime.ops.rows.packing import Layer
-from tte_runtime.ops.rows.stack import RowShape, RowStack
+from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
 from tte_runtime.ops.torch_attention import decode_rows, extend_sequences, write_pages
 
 
@@ -40,12 +40,24 @@ class TorchOps:
         """A matrix [O, I] in the form that this backend's linear ops take."""
         return pack_matrix(weight, self.weights)
 
+    def pack_layer(self, weight: torch.Tensor) -> Any:
+        """A matrix of a layer that will be handed to `fuse`."""
+        return self.pack(weight)
+
+    def pack_tower(self, weight: torch.Tensor) -> Kept | None:
+        """A matrix [O, I] of a tower, whose weights keep their dtype in every format; `None` to leave it as it is."""
+        return OneDnn(weight) if OneDnn.serves(weight) else None
+
     def pack_output(self, weight: torch.Tensor) -> Any:
         """The output embeddings [V, C] in the form that `next_tokens` takes."""
         return self.pack(weight)
 
-    def fuse(self, layers: Sequence[Layer], shape: RowShape, inv_freq: torch.Tensor, factor: float) -> RowStack | None:
-        """All layers of a decode step as one call, where the backend has that; arguments as for `RowStack`."""
+    def fuse(
+        self, layers: Sequence[Layer], shape: RowShape, rotation: RowRotation, *, decodes: bool
+    ) -> RowStack | None:
+        """All layers as one call, where the backend has that; `decodes` says whether it will be asked for rows of one
+        token. Other arguments as for `RowStack`.
+        """
         return None
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

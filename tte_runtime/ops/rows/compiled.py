@@ -1,215 +1,54 @@
-"""What a CPU compiles for rows of one token: all layers of a decoder in one call, and the scores of next tokens.
+"""What a CPU compiles for the rows of a step: all layers of a decoder in one call, or one product.
 
-Numba's language and plain loops, which LLVM turns into the widest vectors of the machine. Weights are read in the order
-in which they lie, once for all rows; arithmetic is float32, whatever the weights and pages are kept in. No loop holds
-Python's lock, and a team of threads can share one call (`me` of `team`). All of it stands in one file, because Numba's
-cache on disk knows a function by its own file. Knows arrays; knows no tensor, layout or option.
+Numba's language, plain loops and the tiles of `tiles.py`, which LLVM turns into the widest vectors of the machine.
+Weights are read in the order in which they lie; arithmetic is float32, whatever weights and pages are kept in. No loop
+holds Python's lock, and a team of threads shares a call: few rows by columns of the matrices, so that each weight is
+read once; many by rows, so that nobody waits but for keys and values. Knows arrays; knows no tensor, layout or option.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import njit
 
-PAGE = 16
-SPINS = 20_000  # looks at a barrier before the core is offered to others
+from tte_runtime.config import PAGE_SIZE as PAGE
+from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows, padded
+from tte_runtime.ops.rows.barrier import meet, share
+from tte_runtime.ops.rows.sources import SOURCES
+from tte_runtime.ops.rows.tiles import PANEL, multiply
+from tte_runtime.ops.rows.values import FAST, gate, narrow, norm, rotate
 
-# Sums may be split over vector lanes; nothing else is relaxed: NaN and infinity keep their meaning.
-FAST = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
-STRICT = {"nogil": True, "error_model": "numpy"}
-
-_sched_yield = types.ExternalFunction("sched_yield", types.int32())
-
-
-def widen(value):
-    """float32 of a weight or a kept value: as it is, or bfloat16 that is kept as uint16."""
-
-
-@overload(widen, jit_options=STRICT)
-def _widen(value):
-    if value == types.uint16:
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
-
-
-def narrow(value, like):
-    """`value` as what `like` is kept in, rounded to the nearest, ties to even."""
-
-
-@overload(narrow, jit_options=STRICT)
-def _narrow(value, like):
-    if like == types.uint16:
-
-        def rounded(value, like):
-            bits = np.float32(value).view(np.uint32)
-            if value != value:
-                return np.uint16(0x7FC0)
-            return np.uint16(
-                np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            )
-
-        return rounded
-    return lambda value, like: value
-
-
-@intrinsic
-def _arrive(context, counter):
-    """Add one to counter[0], seen by all threads."""
-
-    def codegen(context, builder, signature, arguments):
-        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(counter), codegen
-
-
-@intrinsic
-def _count(context, counter):
-    """counter[0] as other threads have left it."""
-
-    def codegen(context, builder, signature, arguments):
-        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.load_atomic(pointer, "acquire", 8)
-
-    return types.int64(counter), codegen
-
-
-@njit(**STRICT)
-def _meet(counter, team, target):
-    """Wait until everybody has arrived as often as this thread: returns the next target."""
-    if team == 1:
-        return target
-    target += team
-    _arrive(counter)
-    spins = 0
-    while _count(counter) < target:
-        spins += 1
-        if spins > SPINS:
-            _sched_yield()
-    return target
-
-
-@njit(**STRICT)
-def _share(total, me, team):
-    """The part of 0 to `total` that is this thread's."""
-    return total * me // team, total * (me + 1) // team
-
-
-@njit(**STRICT)
-def _exp(x):
-    """e**x within 2 units of the last place, x cut to -87 to 88: Cody and Waite's reduction, a polynomial, bits."""
-    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
-    y = np.float32(1.9875691e-4)
-    for factor in (1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 1.6666665e-1, 0.5):
-        y = y * rest + np.float32(factor)
-    y = y * rest * rest + rest + np.float32(1.0)
-    return y * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+BLOCK = 128  # rows whose states of an MLP are kept at once, where rows are divided
 
 
 @njit(**FAST)
-def _dot(a, b):
-    total = np.float32(0)
-    for i in range(b.shape[0]):
-        total += widen(a[i]) * b[i]
-    return total
+def _angles(positions, axes, inv_freq, factor, first, last, angles):
+    """Cos and sin of rows `first` to `last`, [2, R, D/2]; the positions [3, R] of a pair are those of its axis."""
+    for row in range(first, last):
+        for i in range(inv_freq.shape[0]):
+            angle = np.float32(positions[axes[i], row]) * inv_freq[i]
+            angles[0, row, i], angles[1, row, i] = np.cos(angle) * factor, np.sin(angle) * factor
 
 
 @njit(**FAST)
-def _dot_of_4(a, b0, b1, b2, b3):
-    t0, t1, t2, t3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for i in range(a.shape[0]):
-        value = a[i]
-        t0 += value * b0[i]
-        t1 += value * b1[i]
-        t2 += value * b2[i]
-        t3 += value * b3[i]
-    return t0, t1, t2, t3
+def _normed(hidden, first, last, weight, eps, out):
+    for row in range(first, last):
+        norm(hidden[row], weight, eps, out[row - first])
 
 
 @njit(**FAST)
-def _add_product(out, x, matrices, base, first, last):
-    """out[:, first:last] += x times rows `first` to `last` of the matrix [O, n] that begins at `base`."""
-    rows, n = x.shape
-    wide = np.empty(n, np.float32)
-    for o in range(first, last):
-        weights = matrices[base + o * n : base + (o + 1) * n]
-        if rows == 1:
-            out[0, o] += _dot(weights, x[0])
-            continue
-        for i in range(n):
-            wide[i] = widen(weights[i])
-        row = 0
-        while row + 4 <= rows:
-            t0, t1, t2, t3 = _dot_of_4(wide, x[row], x[row + 1], x[row + 2], x[row + 3])
-            out[row, o] += t0
-            out[row + 1, o] += t1
-            out[row + 2, o] += t2
-            out[row + 3, o] += t3
-            row += 4
-        for r in range(row, rows):
-            out[r, o] += _dot(wide, x[r])
-
-
-@njit(**FAST)
-def _norm(x, weight, eps, out):
-    """RMSNorm of one row."""
-    scale = np.float32(1.0) / np.sqrt(_dot(x, x) / np.float32(x.shape[0]) + np.float32(eps))
-    for i in range(x.shape[0]):
-        out[i] = x[i] * scale * weight[i]
-
-
-@njit(**FAST)
-def _rotate(head, cos, sin):
-    half = cos.shape[0]
-    for i in range(half):
-        a, b = head[i], head[half + i]
-        head[i] = a * cos[i] - b * sin[i]
-        head[half + i] = b * cos[i] + a * sin[i]
-
-
-@njit(**FAST)
-def _attend(q, keys, values, table, length, kv_head, scores, out):
-    """Attention of one scaled query over the first `length` tokens of its pages; what lies behind is never read."""
-    top = np.float32(-np.inf)
-    for t in range(length):
-        score = _dot(keys[table[t // PAGE], kv_head, t % PAGE], q)
-        scores[t] = score
-        top = max(top, score)
-    total = np.float32(0)
-    for t in range(length):
-        scores[t] = _exp(scores[t] - top)
-        total += scores[t]
-    out[:] = 0
-    for t in range(length):
-        share, value = scores[t] / total, values[table[t // PAGE], kv_head, t % PAGE]
-        for d in range(out.shape[0]):
-            out[d] += share * widen(value[d])
-
-
-@njit(**FAST)
-def _normed(hidden, weight, eps, out):
-    for row in range(hidden.shape[0]):
-        _norm(hidden[row], weight, eps, out[row])
-
-
-@njit(**FAST)
-def _place(qkv, angles, slots, pages, norms, eps, scale, first, last):
-    """Heads `first` to `last` of q, then of k, of every row: QK-norm, rotation; q is scaled, k, v go to their slots."""
+def _place(qkv, rows, angles, slots, pages, norms, eps, heads, first, last):
+    """Heads `first` to `last` of q, then of k, of `rows`: QK-norm, rotation; q is scaled, k, v go to their slots."""
     kv_heads, dim = pages.shape[2], pages.shape[4]
-    heads = qkv.shape[1] // dim - 2 * kv_heads
-    for row in range(qkv.shape[0]):
+    scale = np.float32(1.0) / np.sqrt(np.float32(dim))
+    for row in range(rows[0], rows[1]):
         page, offset = slots[row] // PAGE, slots[row] % PAGE
         for index in range(first, last):
             head = qkv[row, index * dim : (index + 1) * dim]
             if norms.shape[0]:
                 own = norms[:dim] if index < heads else norms[dim:]
-                _norm(head, own, eps, head)
-            _rotate(head, angles[0, row], angles[1, row])
+                norm(head, own, eps, head)
+            rotate(head, angles[0, row], angles[1, row])
             if index < heads:
                 for d in range(dim):
                     head[d] *= scale
@@ -223,108 +62,154 @@ def _place(qkv, angles, slots, pages, norms, eps, scale, first, last):
 
 
 @njit(**FAST)
-def _gate(both, first, last, out):
-    """silu(gate) * up of columns `first` to `last`; gates and ups lie side by side, [R, 2F]."""
-    inner = out.shape[1]
-    for row in range(out.shape[0]):
-        gates, ups, active = both[row, :inner], both[row, inner:], out[row]
-        for i in range(first, last):
-            active[i] = gates[i] / (np.float32(1.0) + _exp(-gates[i])) * ups[i]
+def _attend_decoded(qkv, first, last, kept, table, lengths, heads, me, team, scores, mixed):
+    """Rows of one token: this thread's part of all (row, head)."""
+    kv_heads, dim = kept.shape[2], kept.shape[4]
+    first_item, last_item = share((last - first) * heads, me, team)
+    for item in range(first_item, last_item):
+        row, head = first + item // heads, item % heads
+        part = slice(head * dim, (head + 1) * dim)
+        kv_head = head * kv_heads // heads
+        attend_row(
+            qkv[row, part], kept[0], kept[1], table[row], lengths[row], kv_head, scores, mixed[row - first, part]
+        )
 
 
-@njit(cache=True, **FAST)
-def run_layers(
-    hidden, positions, inv_freq, factor, slots, table, lengths, pages, taps, tap_layer, depth, matrices, vectors,
-    sizes, eps, shared, counter, me, team,
-):  # fmt: skip
-    """Layers 0 to `depth` over R rows: hidden [R, C] becomes the states behind them, pages and taps are written.
-
-    Args:
-        positions: [R]. inv_freq: [D/2], radians a position; factor: of cos and sin. slots: [R], page * 16 + offset.
-        table: [R, P], pages in order. lengths: [R], tokens seen.
-        pages: [L, 2, N, K, 16, D]. taps: [N * 16, C], the states before layer `tap_layer`; -1 for none.
-        matrices, vectors: of all layers, as `packing` lays them. sizes: (H, F, 1 where q and k have norms).
-        shared: float32 [R * (2 (H + K) D + 3F)], seen by all threads. counter: int64 [1], 0.
-    """
-    rows, width = hidden.shape
-    kv_heads, dim = pages.shape[3], pages.shape[5]
-    heads, inner, has_norms = sizes
-    outer, mix = (heads + 2 * kv_heads) * dim, heads * dim
-    qkv = shared[: rows * outer].reshape(rows, outer)
-    mixed = shared[rows * outer : rows * (outer + mix)].reshape(rows, mix)
-    both = shared[rows * (outer + mix) : rows * (outer + mix + 2 * inner)].reshape(rows, 2 * inner)
-    active = shared[rows * (outer + mix + 2 * inner) :].reshape(rows, inner)
-    normed, scores = np.empty((rows, width), np.float32), np.empty(lengths.max(), np.float32)
-    angles = np.empty((2, rows, dim // 2), np.float32)
-    for row in range(rows):
-        for i in range(dim // 2):
-            angle = np.float32(positions[row]) * inv_freq[i]
-            angles[0, row, i], angles[1, row, i] = np.cos(angle) * factor, np.sin(angle) * factor
-    scale = np.float32(1.0) / np.sqrt(np.float32(dim))
-    q_first, q_last = _share(outer, me, team)
-    c_first, c_last = _share(width, me, team)
-    f_first, f_last = _share(inner, me, team)
-    turn_first, turn_last = _share(heads + kv_heads, me, team)
-    head_first, head_last = _share(rows * heads, me, team)
-    m, v, met = 0, 0, 0
-    for layer in range(depth + 1):
-        if layer == tap_layer and me == 0:
-            for row in range(rows):
-                for i in range(width):
-                    taps[slots[row], i] = narrow(hidden[row, i], taps[slots[row], i])
-        if layer == depth:
-            break
-        kept = pages[layer]
-        _normed(hidden, vectors[v : v + width], eps, normed)
-        v += width
-        for row in range(rows):
-            qkv[row, q_first:q_last] = vectors[v + q_first : v + q_last]
-        v += outer
-        _add_product(qkv, normed, matrices, m, q_first, q_last)
-        m += outer * width
-        met = _meet(counter, team, met)
-        norms = vectors[v : v + 2 * dim * has_norms]
-        v += norms.shape[0]
-        _place(qkv, angles, slots, kept, norms, eps, scale, turn_first, turn_last)
-        met = _meet(counter, team, met)
-        for item in range(head_first, head_last):
-            row, head = item // heads, item % heads
-            part = slice(head * dim, (head + 1) * dim)
-            kv_head = head * kv_heads // heads
-            _attend(qkv[row, part], kept[0], kept[1], table[row], lengths[row], kv_head, scores, mixed[row, part])
-        met = _meet(counter, team, met)
-        _add_product(hidden, mixed, matrices, m, c_first, c_last)
-        m += width * mix
-        met = _meet(counter, team, met)
-        _normed(hidden, vectors[v : v + width], eps, normed)
-        v += width
-        both[:, f_first:f_last] = 0
-        both[:, inner + f_first : inner + f_last] = 0
-        _add_product(both, normed, matrices, m, f_first, f_last)
-        _add_product(both, normed, matrices, m, inner + f_first, inner + f_last)
-        m += 2 * inner * width
-        _gate(both, f_first, f_last, active)
-        met = _meet(counter, team, met)
-        _add_product(hidden, active, matrices, m, c_first, c_last)
-        m += width * inner
-        met = _meet(counter, team, met)
+@njit(**FAST)
+def _attend_prompts(qkv, first, last, kept, starts, table, lengths, heads, me, team, room, mixed):
+    """Rows of prompts: this thread's part of the kv heads, of every prompt that has rows here."""
+    kv_heads = kept.shape[2]
+    first_head, last_head = share(kv_heads, me, team)
+    key_panels, value_panels, scores, out = room
+    for prompt in range(lengths.shape[0]):
+        begin, end = max(first, starts[prompt]), min(last, starts[prompt + 1])
+        if begin >= end:
+            continue
+        seen = lengths[prompt] - (starts[prompt + 1] - begin) + 1
+        for kv_head in range(first_head, last_head):
+            attend_rows(
+                qkv, begin, end, seen, kept[0], kept[1], table[prompt], kv_head, heads // kv_heads, key_panels,
+                value_panels, scores, out, mixed[begin - first : end - first],
+            )  # fmt: skip
 
 
-@njit(cache=True, **FAST)
-def score_tokens(hidden, norm, eps, matrix, scores, first, last):
-    """Scores of tokens `first` to `last` after the final norm: hidden [S, C], matrix [V * C], scores [S, V]."""
-    normed = np.empty(hidden.shape, np.float32)
-    _normed(hidden, norm, eps, normed)
-    scores[:, first:last] = 0
-    _add_product(scores, normed, matrix, 0, first, last)
+def _entries(made_of):
+    @njit(cache=True, **FAST)
+    def run_layers(
+        hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, decode, pages, taps, tap_layer, depth,
+        ends, planes, matrices, vectors, sizes, eps, shared, counter, by_rows, me, team,
+    ):  # fmt: skip
+        """Layers 0 to `depth` over R rows: hidden [R, padded C] becomes the states behind them, pages are written.
+
+        Args:
+            positions: [3, R]. axes: [D/2], which of the three turns a pair. inv_freq: [D/2], radians a position;
+                factor: of cos and sin. slots: [R], page * 16 + offset.
+            starts: [S + 1], where every sequence's rows begin. table: [S, P], pages in order. lengths: [S], tokens
+                seen by its last row. decode: every sequence has one row.
+            pages: [L, 2, N, K, 16, D]. taps: [N * 16, C], the states before layer `tap_layer`; -1 for none.
+            ends: the only rows that are wanted of the last layer, in order; none for all.
+            planes: [n, R, C], added behind each of the first n layers.
+            matrices, vectors: of all layers, as `packing` lays them. sizes: (C, H, F, 1 where q and k have norms).
+            shared: float32 [room], see `stack.py`, seen by all threads. counter: int64 [1], 0.
+            by_rows: threads divide the rows, else the columns.
+        """
+        made_of  # noqa: B018
+        rows, stride = hidden.shape
+        width, heads, inner, has_norms = sizes
+        kv_heads, dim = pages.shape[3], pages.shape[5]
+        outer, mix = (heads + 2 * kv_heads) * dim, heads * dim
+        outer_room, inner_room = padded(outer), padded(inner)
+        own = share(rows, me, team) if by_rows else (0, rows)
+        part, parts = (0, 1) if by_rows else (me, team)
+        block = BLOCK if by_rows else max(rows, 1)
+        qkv = shared[: rows * outer_room].reshape(rows, outer_room)
+        at = rows * outer_room + (me if by_rows else 0) * block * (mix + 3 * inner_room)
+        mixed = shared[at : at + block * mix].reshape(block, mix)
+        at += block * mix
+        both = shared[at : at + block * 2 * inner_room].reshape(block, 2 * inner_room)
+        at += block * 2 * inner_room
+        active = shared[at : at + block * inner_room].reshape(block, inner_room)
+        normed = np.empty((block, width), np.float32)
+        longest = padded(lengths.max())
+        scores = np.empty((1 if decode else TILE) * longest + PANEL, np.float32)
+        panels = 0 if decode else longest
+        room = (
+            np.empty(panels * dim, np.float32), np.empty(panels * padded(dim), np.float32), scores,
+            np.empty(TILE * padded(dim), np.float32),
+        )  # fmt: skip
+        angles = np.empty((2, rows, dim // 2), np.float32)
+        _angles(positions, axes, inv_freq, factor, own[0], own[1], angles)
+        q_first, q_last = share(outer_room // PANEL, part, parts)
+        c_first, c_last = share(stride // PANEL, part, parts)
+        f_first, f_last = share(inner_room // PANEL, part, parts)
+        turn_first, turn_last = share(heads + kv_heads, part, parts)
+        m, v, met = 0, 0, 0
+        for layer in range(depth + 1):
+            if layer == tap_layer and part == 0:
+                for row in range(own[0], own[1]):
+                    for i in range(width):
+                        taps[slots[row], i] = narrow(hidden[row, i], taps[slots[row], i])
+            if layer == depth:
+                break
+            kept = pages[layer]
+            input_norm, v = vectors[v : v + width], v + width
+            bias, v = vectors[v : v + outer], v + outer
+            norms, v = vectors[v : v + 2 * dim * has_norms], v + 2 * dim * has_norms
+            post_norm, v = vectors[v : v + width], v + width
+            for first in range(own[0], own[1], block):
+                count = min(block, own[1] - first)
+                _normed(hidden, first, first + count, input_norm, eps, normed)
+                for row in range(first, first + count):
+                    for column in range(q_first * PANEL, q_last * PANEL):
+                        qkv[row, column] = bias[column] if column < outer else np.float32(0)
+                multiply(qkv, first, normed, count, width, matrices, m, q_first, q_last)
+            m += outer_room * width
+            met = meet(counter, parts, met)
+            _place(qkv, own, angles, slots, kept, norms, eps, heads, turn_first, turn_last)
+            met = meet(counter, team, met)
+            chosen = layer == depth - 1 and ends.shape[0] > 0
+            out_at, gate_at = m, m + stride * mix
+            down_at = gate_at + 2 * inner_room * width
+            m = down_at + stride * inner
+            for index in range(ends.shape[0] if chosen else (own[1] - own[0] + block - 1) // block):
+                first = ends[index] if chosen else own[0] + index * block
+                count = 1 if chosen else min(block, own[1] - first)
+                if first < own[0] or first >= own[1]:
+                    continue
+                if decode:
+                    _attend_decoded(qkv, first, first + count, kept, table, lengths, heads, part, parts, scores, mixed)
+                else:
+                    _attend_prompts(
+                        qkv, first, first + count, kept, starts, table, lengths, heads, part, parts, room, mixed
+                    )
+                met = meet(counter, parts, met)
+                multiply(hidden, first, mixed, count, mix, matrices, out_at, c_first, c_last)
+                met = meet(counter, parts, met)
+                _normed(hidden, first, first + count, post_norm, eps, normed)
+                for start in (0, inner_room // PANEL):
+                    both[:count, (start + f_first) * PANEL : (start + f_last) * PANEL] = 0
+                    multiply(both, 0, normed, count, width, matrices, gate_at, start + f_first, start + f_last)
+                gate(both, count, f_first * PANEL, f_last * PANEL, active)
+                met = meet(counter, parts, met)
+                multiply(hidden, first, active, count, inner, matrices, down_at, c_first, c_last)
+                met = meet(counter, parts, met)
+            if layer < planes.shape[0]:
+                if part == 0:
+                    for row in range(own[0], own[1]):
+                        for i in range(width):
+                            hidden[row, i] += planes[layer, row, i]
+                met = meet(counter, parts, met)
+
+    @njit(cache=True, **FAST)
+    def run_product(out, x, n, matrix, by_rows, me, team):
+        """out [R, padded O] += x [R, n] times a packed matrix: this thread's part of the rows, or of the columns."""
+        made_of  # noqa: B018
+        rows, panels = out.shape[0], out.shape[1] // PANEL
+        first_row, last_row = share(rows, me, team) if by_rows else (0, rows)
+        first, last = (0, panels) if by_rows else share(panels, me, team)
+        multiply(out, first_row, x[first_row:last_row], last_row - first_row, n, matrix, 0, first, last)
+
+    return run_layers, run_product
 
 
-@njit(cache=True, **STRICT)
-def likeliest(scores, tokens):
-    """The highest score of each row, of equal ones the first; a NaN counts as the highest."""
-    for row in range(scores.shape[0]):
-        own, best = scores[row], 0
-        for token in range(1, own.shape[0]):
-            if own[token] > own[best] or (own[token] != own[token] and own[best] == own[best]):
-                best = token
-        tokens[row] = best
+run_layers, run_product = _entries(SOURCES)

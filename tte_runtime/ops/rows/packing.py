@@ -1,4 +1,4 @@
-"""How weights lie for rows of one token: one run of memory, in the order in which a step reads it.
+"""How weights lie for compiled steps: one run of memory, in the order in which a step reads it.
 
 Matrices whose every element is a bfloat16 number, as those of most checkpoints are, are kept in 16 bits and widened as
 they are read: the same values in half the bytes. Knows weights; knows no op.
@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+PANEL = 32  # outputs of a matrix that lie side by side, see tiles.py
 
 
 class Layer(Protocol):
@@ -43,7 +45,8 @@ class Packed:
     """The weights of some layers.
 
     Attributes:
-        matrices: qkv, out, gate_up and down of every layer, row after row: float32, or uint16 for bfloat16.
+        matrices: qkv, out, gates, ups and down of every layer, each in panels [ceil(O / 32), I, 32], where a panel goes
+            on behind the last output, zeros: float32, or uint16 for bfloat16.
         vectors: float32: input norm, bias (zeros where there is none), norms of q and k where there are any, and post
             norm of every layer.
     """
@@ -52,19 +55,34 @@ class Packed:
     vectors: NDArray[np.float32]
 
 
-def flatten(layers: Sequence[Layer]) -> Packed:
+def pack_layers(layers: Sequence[Layer]) -> Packed:
     """All layers, in order, as a step reads them."""
-    matrices = [[one.weight for one in (w.qkv, w.out, w.gate_up, w.down)] for w in layers]
-    exact = all(is_bfloat16(matrix) for layer in matrices for matrix in layer)
-    dtype = np.uint16 if exact else np.float32
-    flat = np.empty(sum(matrix.numel() for layer in matrices for matrix in layer), dtype)
-    start = 0
-    for layer in matrices:
-        for matrix in layer:
-            flat[start : start + matrix.numel()] = as_array(matrix, exact=exact)
-            start += matrix.numel()
+    exact, size, start = True, 0, 0
+    for layer in layers:
+        for matrix in _matrices(layer):  # unpacked one layer at a time
+            exact, size = exact and is_bfloat16(matrix), size + _room(matrix)
+    flat = np.empty(size, _kind(exact))
+    for layer in layers:
+        for matrix in _matrices(layer):
+            stop = start + _room(matrix)
+            flat[start:stop] = pack_matrix(matrix, exact=exact)
+            start = stop
     vectors = [part.float().numpy() for w in layers for part in _vectors(w)]
     return Packed(flat, np.concatenate(vectors))
+
+
+def pack_matrix(matrix: torch.Tensor, *, exact: bool) -> NDArray[Any]:
+    """A matrix [O, I] in panels, flat."""
+    size, n = matrix.shape
+    whole = np.zeros((_room(matrix) // n, n), _kind(exact))
+    whole[:size] = as_array(matrix, exact=exact).reshape(size, n)
+    return np.ascontiguousarray(whole.reshape(-1, PANEL, n).transpose(0, 2, 1)).reshape(-1)
+
+
+def unpack_matrix(panels: NDArray[Any], size: int, n: int) -> torch.Tensor:
+    """float32 [size, n], a copy out of its panels."""
+    whole = torch.from_numpy(panels.reshape(-1, n, PANEL).transpose(0, 2, 1).reshape(-1, n)[:size])
+    return (whole.view(torch.bfloat16) if whole.dtype == torch.uint16 else whole).float().clone()
 
 
 def is_bfloat16(matrix: torch.Tensor) -> bool:
@@ -76,6 +94,19 @@ def as_array(matrix: torch.Tensor, *, exact: bool) -> NDArray[Any]:
     """The elements one after another: bfloat16 as uint16 where that is `exact`, else float32, uncopied if it can be."""
     flat = matrix.detach().flatten()
     return flat.bfloat16().view(torch.uint16).numpy() if exact else flat.float().numpy()
+
+
+def _kind(exact: bool) -> type[np.generic]:
+    return np.uint16 if exact else np.float32
+
+
+def _room(matrix: torch.Tensor) -> int:
+    return -(-matrix.shape[0] // PANEL) * PANEL * matrix.shape[1]
+
+
+def _matrices(w: Layer) -> list[torch.Tensor]:
+    gates, ups = w.gate_up.weight.chunk(2)
+    return [w.qkv.weight, w.out.weight, gates, ups, w.down.weight]
 
 
 def _vectors(w: Layer) -> list[torch.Tensor]:

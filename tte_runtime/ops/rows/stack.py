@@ -1,4 +1,4 @@
-"""The compiled calls with tensors around them: a decode step's layers, and the output embeddings.
+"""The compiled calls with tensors around them: a step's layers, and the output embeddings.
 
 Knows tensors, pages and layouts; knows no request.
 """
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import StepLayout
-from tte_runtime.ops.rows.packing import Layer, as_array, flatten, is_bfloat16
-from tte_runtime.ops.rows.team import Team
+from tte_runtime.ops.rows.packing import PANEL, Layer, as_array, is_bfloat16, pack_layers
+from tte_runtime.ops.rows.team import ROWS_EACH, Team
 
 
 class RowShape(Protocol):
@@ -36,31 +36,45 @@ class RowShape(Protocol):
     def norm_eps(self) -> float: ...
 
 
+class RowRotation(Protocol):
+    """How heads are turned; a decoder's rotary tables have it."""
+
+    @property
+    def inv_freq(self) -> torch.Tensor: ...  # float32 [D/2], radians a position
+    @property
+    def axis(self) -> torch.Tensor: ...  # int64 [D/2], which of three positions turns which pair
+    @property
+    def factor(self) -> float: ...  # scales cos and sin
+
+
 class RowStack:
-    """All layers of a decoder over rows of one token; arithmetic is float32 whatever the pages hold.
+    """All layers of a decoder over the rows of a step; arithmetic is float32 whatever the pages hold.
 
     Args:
         layers: the weights, in order.
         shape: of all layers.
-        inv_freq: float32 [D/2], radians a position. factor: scales cos and sin.
+        rotation: what turns heads.
         team: who computes.
+        prompts: whether it takes prompts too, or rows of one token only.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], shape: RowShape, inv_freq: torch.Tensor, factor: float, team: Team
+        self, layers: Sequence[Layer], shape: RowShape, rotation: RowRotation, team: Team, *, prompts: bool
     ) -> None:
         from tte_runtime.ops.rows import compiled  # imports Numba, and compiles at its first call
 
-        self._run = compiled.run_layers
-        self._packed = flatten(layers)
-        self._sizes = (shape.num_heads, shape.intermediate_size, int(layers[0].q_norm is not None))
-        self._eps, self._factor = np.float32(shape.norm_eps), np.float32(factor)
-        self._inv_freq = inv_freq.numpy()
+        self.prompts = prompts
+        self._run, self._block = compiled.run_layers, compiled.BLOCK
+        self._packed = pack_layers(layers)
+        self._sizes = (shape.hidden_size, shape.num_heads, shape.intermediate_size, int(layers[0].q_norm is not None))
+        self._eps, self._factor = np.float32(shape.norm_eps), np.float32(rotation.factor)
+        self._axes, self._inv_freq = rotation.axis.numpy(), rotation.inv_freq.numpy()
         self._depth = len(layers)
         dim = 2 * len(self._inv_freq)
-        self._scratch = 2 * (shape.num_heads + shape.num_kv_heads) * dim + 3 * shape.intermediate_size
+        self._outer = _whole_panels((shape.num_heads + 2 * shape.num_kv_heads) * dim)
+        self._between = shape.num_heads * dim + 3 * _whole_panels(shape.intermediate_size)
         self._team = team
-        with compiling("decode steps"):
+        with compiling("steps"):
             self._compile(shape, layers[0].input_norm.dtype)
 
     def _compile(self, shape: RowShape, dtype: torch.dtype) -> None:
@@ -69,7 +83,7 @@ class RowStack:
         layout = StepLayout(True, one.long(), one[None], torch.tensor([0, 1], dtype=torch.int32), one, (1,), (1,))
         states = torch.zeros(1, shape.hidden_size, dtype=dtype)
         pages = states.new_zeros(1, 2, 2, shape.num_kv_heads, PAGE_SIZE, 2 * len(self._inv_freq))
-        self.forward(states, one.long(), layout, pages, None, 0)
+        self.forward(states, one.long().expand(3, -1), layout, pages, depth=0)
 
     @property
     def num_bytes(self) -> int:
@@ -82,42 +96,59 @@ class RowStack:
         positions: torch.Tensor,
         layout: StepLayout,
         pages: torch.Tensor,
-        taps: tuple[int, torch.Tensor] | None,
-        depth: int | None,
+        taps: tuple[int, torch.Tensor] | None = None,
+        depth: int | None = None,
+        deepstack: torch.Tensor | None = None,
+        ends: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Run the layers over the R rows of a decode step; keys, values and tapped states go to their slots.
+        """Run the layers over the R rows of a step; keys, values and tapped states go to their slots.
 
         Args:
-            hidden: [R, C]. positions: int64 [R]. pages: [L, 2, N, K, 16, D].
+            hidden: [R, C]. positions: int64 [3, R]. pages: [L, 2, N, K, 16, D].
             taps: a layer, and [N * 16, C] where the states before it go.
             depth: run only so many layers.
+            deepstack: [n, R, C], added behind each of the first n layers.
+            ends: int64 [S], ascending: the only rows that are wanted.
 
         Returns:
-            [R, C], before the final norm.
+            [R, C], or [S, C] of `ends`, before the final norm.
         """
-        states = hidden.to(torch.float32, copy=True)
+        assert layout.decode or self.prompts, "prompts take the path of plain torch"
+        rows, width = hidden.shape
+        states = torch.zeros(rows, _whole_panels(width))
+        states[:, :width] = hidden
         tap_layer, tap_pages = taps if taps is not None else (-1, hidden[:0])
+        planes = states.new_zeros(0, 0, 0) if deepstack is None else deepstack.float().contiguous()
+        size = self._team.size_for(self._packed.matrices.size, rows)
+        by_rows = rows >= ROWS_EACH * size
+        between = size * self._block if by_rows else rows
         arguments = (
             states.numpy(),
-            positions.numpy(),
+            np.ascontiguousarray(positions.numpy()),
+            self._axes,
             self._inv_freq,
             self._factor,
             layout.slots.numpy(),
+            layout.cu_seqlens.numpy(),
             layout.page_table.numpy(),
             layout.kv_lens.numpy(),
+            layout.decode,
             _kept(pages),
             _kept(tap_pages),
             tap_layer,
             self._depth if depth is None else depth,
+            np.empty(0, np.int64) if ends is None else ends.numpy(),
+            planes.numpy(),
             self._packed.matrices,
             self._packed.vectors,
             self._sizes,
             self._eps,
-            np.empty(len(hidden) * self._scratch, np.float32),
+            np.empty(rows * self._outer + between * self._between, np.float32),
             np.zeros(1, np.int64),
+            by_rows,
         )
-        self._team.run(lambda me, size: self._run(*arguments, me, size))
-        return states.to(hidden.dtype)
+        self._team.run(lambda me, team: self._run(*arguments, me, team), size)
+        return (states if ends is None else states[ends])[:, :width].to(hidden.dtype)
 
 
 class RowOutput:
@@ -129,9 +160,9 @@ class RowOutput:
     """
 
     def __init__(self, weight: torch.Tensor, team: Team) -> None:
-        from tte_runtime.ops.rows import compiled
+        from tte_runtime.ops.rows import scoring
 
-        self._score, self._likeliest = compiled.score_tokens, compiled.likeliest
+        self._score, self._likeliest = scoring.score_tokens, scoring.likeliest
         self._size = weight.shape[0]
         self._matrix = as_array(weight, exact=is_bfloat16(weight))
         self._team = team
@@ -147,7 +178,7 @@ class RowOutput:
             first, last = self._size * me // size, self._size * (me + 1) // size
             self._score(states, weight, np.float32(eps), self._matrix, out, first, last)
 
-        self._team.run(part)
+        self._team.run(part, self._team.size_for(self._matrix.size, len(states)))
         return out
 
     def likeliest(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:
@@ -164,6 +195,10 @@ def compiling(what: str) -> Iterator[None]:
     yield
     if (seconds := time.perf_counter() - began) > 1:
         print(f"{what}: compiled for this CPU in {seconds:.0f} s, kept for later starts", file=sys.stderr, flush=True)
+
+
+def _whole_panels(size: int) -> int:
+    return -(-size // PANEL) * PANEL
 
 
 def _kept(pages: torch.Tensor) -> NDArray[Any]:

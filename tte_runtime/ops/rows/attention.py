@@ -1,0 +1,123 @@
+"""Attention over pages, compiled: one row over its own tokens, or a prompt's rows over theirs, causally.
+
+A prompt's scores and sums are products like those with weights: keys and values are laid out as panels first, once
+for all rows. What a row does not see yet counts as zero, so its bits do not depend on the rows beside it, nor on how
+the prompt is cut. Slots that no token has written are never read. Knows pages; knows no layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tte_runtime.config import PAGE_SIZE as PAGE
+from tte_runtime.ops.rows.tiles import PANEL, add_product
+from tte_runtime.ops.rows.values import FAST, dot, exp, widen
+
+TILE = 12  # rows whose scores are in work at once
+
+
+@njit(**FAST)
+def attend_row(q, keys, values, table, length, kv_head, scores, out):
+    """Attention of one scaled query over the first `length` tokens of its pages, [N, K, 16, D]."""
+    top = np.float32(-np.inf)
+    for t in range(length):
+        score = dot(keys[table[t // PAGE], kv_head, t % PAGE], q)
+        scores[t] = score
+        top = max(top, score)
+    total = np.float32(0)
+    for t in range(length):
+        scores[t] = exp(scores[t] - top)
+        total += scores[t]
+    out[:] = 0
+    for t in range(length):
+        portion, value = scores[t] / total, values[table[t // PAGE], kv_head, t % PAGE]
+        for d in range(out.shape[0]):
+            out[d] += portion * widen(value[d])
+
+
+@njit(**FAST)
+def attend_rows(
+    qkv, first, last, seen, keys, values, table, kv_head, group, key_panels, value_panels, scores, out, mixed
+):  # fmt: skip
+    """One kv head of one prompt: rows `first` to `last` of the step, the first of which sees `seen` tokens.
+
+    Args:
+        qkv: [R, O], queries scaled. keys, values: [N, K, 16, D]. table: [P].
+        key_panels, value_panels: room for padded(length) * padded(D). scores: for 12 * padded(length) + 32;
+            out: for 12 * padded(D). mixed: [last - first, H * D], gets the heads of this kv head.
+    """
+    dim = keys.shape[3]
+    total = seen + last - first - 1
+    room, wide = padded(total), padded(dim)
+    _lay_out(keys, values, table, kv_head, total, key_panels, value_panels)
+    flat, step = qkv.reshape(-1), qkv.shape[1]
+    lanes = scores[-PANEL:]
+    for head in range(kv_head * group, (kv_head + 1) * group):
+        for row in range(first, last, TILE):
+            height = min(TILE, last - row)
+            nearest = seen + row - first
+            most = nearest + height - 1
+            width = padded(most)
+            scores[: height * width] = 0
+            add_product(
+                scores, 0, width, flat, row * step + head * dim, step, height, dim, key_panels, 0, dim * PANEL, 0,
+                width // PANEL,
+            )  # fmt: skip
+            out[: height * wide] = 0
+            for i in range(height):
+                _exponentials(scores[i * width : (i + 1) * width], nearest + i)
+            add_product(out, 0, wide, scores, 0, width, height, most, value_panels, 0, room * PANEL, 0, wide // PANEL)
+            for i in range(height):
+                scale = np.float32(1.0) / _sum(scores[i * width : (i + 1) * width], lanes)
+                target = mixed[row - first + i]
+                for d in range(dim):
+                    target[head * dim + d] = out[i * wide + d] * scale
+
+
+@njit(**FAST)
+def padded(size):
+    """`size` rounded up to whole panels."""
+    return (size + PANEL - 1) // PANEL * PANEL
+
+
+@njit(**FAST)
+def _lay_out(keys, values, table, kv_head, total, key_panels, value_panels):
+    """Keys as a matrix of `total` outputs and values as one of D outputs, in panels; zeros where a panel goes on."""
+    dim = keys.shape[3]
+    room, wide = padded(total), padded(dim)
+    for t in range(room):
+        at = t // PANEL * dim * PANEL + t % PANEL
+        if t >= total:
+            for d in range(dim):
+                key_panels[at + d * PANEL] = 0
+            continue
+        key, value = keys[table[t // PAGE], kv_head, t % PAGE], values[table[t // PAGE], kv_head, t % PAGE]
+        for d in range(dim):
+            key_panels[at + d * PANEL] = widen(key[d])
+        for d in range(wide):
+            value_panels[(d // PANEL * room + t) * PANEL + d % PANEL] = widen(value[d]) if d < dim else np.float32(0)
+
+
+@njit(**FAST)
+def _exponentials(scores, seen):
+    """Of the first `seen` scores, in place, the largest of them 1; zero behind."""
+    top = np.float32(-np.inf)
+    for t in range(seen):
+        top = max(top, scores[t])
+    for t in range(seen):
+        scores[t] = exp(scores[t] - top)
+    scores[seen:] = 0
+
+
+@njit(**FAST)
+def _sum(scores, lanes):
+    """In an order that zeros behind do not change."""
+    lanes[:] = 0
+    for t in range(0, scores.shape[0], PANEL):
+        for lane in range(PANEL):
+            lanes[lane] += scores[t + lane]
+    total = np.float32(0)
+    for lane in range(PANEL):
+        total += lanes[lane]
+    return total

@@ -1,0 +1,57 @@
+"""One packed matrix, for whoever multiplies rows with it: towers, and heads that pool.
+
+Knows tensors and threads; knows no layer.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tte_runtime.ops.rows.packing import PANEL, is_bfloat16, pack_matrix, unpack_matrix
+from tte_runtime.ops.rows.team import ROWS_EACH, Team
+
+
+class PanelMatrix:
+    """A float32 matrix [O, I] in panels (see tiles.py); a `Matrix` of `ops/matrices.py`.
+
+    Each row of a product has the bits that it would have alone.
+
+    Args:
+        weight: copied; in 16 bits where that loses nothing.
+        team: who computes.
+    """
+
+    def __init__(self, weight: torch.Tensor, team: Team) -> None:
+        from tte_runtime.ops.rows import compiled  # imports Numba, and compiles at its first call
+
+        self._run, self._team = compiled.run_product, team
+        self._shape = weight.shape[0], weight.shape[1]
+        self._panels = pack_matrix(weight, exact=is_bfloat16(weight))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[O, I], a copy out of the panels."""
+        return unpack_matrix(self._panels, *self._shape)
+
+    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """x times the matrix, plus a bias [O]: [T, I] -> [T, O]."""
+        return self._added(x, torch.zeros(1) if bias is None else bias)
+
+    def times_plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """residual + x times the matrix: [T, I], [T, O] -> [T, O]."""
+        return self._added(x, residual)
+
+    def _added(self, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        (size, n), rows = self._shape, x.shape[0]
+        panels = -(-size // PANEL)
+        out = torch.zeros(rows, panels * PANEL) if size % PANEL else torch.empty(rows, size)
+        out[:, :size] = first
+        sums, inputs = out.numpy(), x.contiguous().numpy()
+        threads = self._team.size_for(self._panels.size, rows)
+        by_rows = rows >= ROWS_EACH * threads
+
+        def part(me: int, team: int) -> None:
+            self._run(sums, inputs, n, self._panels, by_rows, me, team)
+
+        self._team.run(part, threads)
+        return out[:, :size]

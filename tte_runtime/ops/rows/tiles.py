@@ -1,0 +1,155 @@
+"""Products of rows with a packed matrix, in tiles that stay in registers.
+
+A matrix [O, I] lies in panels of 32 outputs, [ceil(O / 32), I, 32], so that a tile of up to 12 rows reads every weight
+once for all its rows, in the order in which it lies. Each element of a product is summed over I in order, by one
+multiply-add after another, however many rows there are and whoever computes them: a row's bits depend on nothing but
+the row. The tile is written in LLVM's own language, because Numba has no word for a vector. Knows arrays.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from tte_runtime.ops.rows.packing import PANEL
+from tte_runtime.ops.rows.values import FAST
+
+LANES = PANEL // 2
+DEPTH = 512  # inputs of a pass: a panel of them stays in the second cache, a tile's rows in the first
+TALLEST = (
+    12 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 3
+)  # rows whose sums fit the registers beside the weights
+
+_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+_VECTOR, _HALVES = ir.VectorType(_FLOAT, LANES), ir.VectorType(ir.IntType(16), LANES)
+_WORDS = ir.VectorType(ir.IntType(32), LANES)
+
+
+def _load_weights(builder, pointer, kept_in_16_bits):
+    """LANES weights as float32."""
+    if not kept_in_16_bits:
+        return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
+    halves = builder.load(builder.bitcast(pointer, _HALVES.as_pointer()), align=2)
+    words = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
+    return builder.bitcast(words, _VECTOR)
+
+
+def _spread(builder, value):
+    """One number in all lanes."""
+    empty = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, empty, ir.Constant(_WORDS, [0] * LANES))
+
+
+def _tile(rows, side):
+    """A compiled call: `rows` rows of `out`, `side` panels wide, += x [rows, n] times as many panels [n, PANEL]."""
+
+    @intrinsic
+    def add_tile(context, out, out_at, out_step, x, x_at, x_step, panels, panel_at, panel_step, n):
+        signature = types.void(out, *[types.int64] * 2, x, *[types.int64] * 2, panels, *[types.int64] * 3)
+
+        def codegen(context, builder, signature, arguments):
+            def start(number):
+                array = context.make_array(signature.args[number])(context, builder, arguments[number])
+                return builder.gep(array.data, [arguments[number + 1]])
+
+            def moved(pointer, step, times):
+                return builder.gep(pointer, [builder.mul(_INDEX(times), step)])
+
+            _, _, out_step, _, _, x_step, _, _, panel_step, n = arguments
+            out, x, panel = start(0), start(3), start(6)
+            halves = signature.args[6].dtype == types.uint16
+            kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+            multiply_add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+            parts = range(0, side * PANEL, LANES)
+            places = [
+                builder.bitcast(builder.gep(moved(out, out_step, row), [_INDEX(part)]), _VECTOR.as_pointer())
+                for row in range(rows)
+                for part in parts
+            ]
+            inputs = [moved(x, x_step, row) for row in range(rows)]
+            before = [builder.load(place, align=4) for place in places]
+
+            entry, body, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            builder.branch(body)  # n is at least 1
+            builder.position_at_end(body)
+            k, sums = builder.phi(_INDEX), [builder.phi(_VECTOR) for _ in places]
+            k.add_incoming(_INDEX(0), entry)
+            line = builder.mul(k, _INDEX(PANEL))
+            weights = [
+                _load_weights(
+                    builder,
+                    builder.gep(moved(panel, panel_step, part // PANEL), [builder.add(line, _INDEX(part % PANEL))]),
+                    halves,
+                )
+                for part in parts
+            ]
+            spread = [_spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
+            after = [
+                builder.call(multiply_add, [spread[index // len(parts)], weights[index % len(parts)], own])
+                for index, own in enumerate(sums)
+            ]
+            following = builder.add(k, _INDEX(1))
+            k.add_incoming(following, body)
+            for own, first, later in zip(sums, before, after, strict=True):
+                own.add_incoming(first, entry)
+                own.add_incoming(later, body)
+            builder.cbranch(builder.icmp_signed("<", following, n), body, done)
+            builder.position_at_end(done)
+            for place, value in zip(places, after, strict=True):
+                builder.store(value, place, align=4)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return add_tile
+
+
+_tile_1, _tile_2, _tile_3, _tile_6, _tile_12 = (_tile(rows, 1) for rows in (1, 2, 3, 6, 12))
+_tile_1_by_4 = _tile(1, 4)
+
+
+@njit(**FAST)
+def add_product(out, out_at, out_step, x, x_at, x_step, rows, n, panels, base, step, first, last):
+    """Columns of panels `first` to `last` of `rows` rows: out += x times a packed matrix. All arrays are flat.
+
+    Row r of `out` begins at out_at + r * out_step, that of `x` [n] at x_at + r * x_step; panel p at base + p * step.
+    """
+    for k in range(0, n, DEPTH):
+        part = min(DEPTH, n - k)
+        p = first
+        while rows == 1 and p + 4 <= last:  # a row alone: sums enough that none waits for another
+            _tile_1_by_4(out, out_at + p * PANEL, 0, x, x_at + k, 0, panels, base + p * step + k * PANEL, step, part)
+            p += 4
+        while p < last:
+            panel, column, row = base + p * step + k * PANEL, out_at + p * PANEL, 0
+            p += 1
+            while row < rows:
+                left, o, i = rows - row, column + row * out_step, x_at + row * x_step + k
+                if TALLEST >= 12 and left >= 12:
+                    _tile_12(out, o, out_step, x, i, x_step, panels, panel, step, part)
+                    row += 12
+                elif TALLEST >= 6 and left >= 6:
+                    _tile_6(out, o, out_step, x, i, x_step, panels, panel, step, part)
+                    row += 6
+                elif left >= 3:
+                    _tile_3(out, o, out_step, x, i, x_step, panels, panel, step, part)
+                    row += 3
+                elif left >= 2:
+                    _tile_2(out, o, out_step, x, i, x_step, panels, panel, step, part)
+                    row += 2
+                else:
+                    _tile_1(out, o, out_step, x, i, x_step, panels, panel, step, part)
+                    row += 1
+
+
+@njit(**FAST)
+def multiply(out, row, x, rows, n, panels, base, first, last):
+    """Panels `first` to `last` of `rows` rows, from `row` on: out [R, O] += x [rows, >= n] times a packed matrix."""
+    add_product(
+        out.reshape(-1), row * out.shape[1], out.shape[1], x.reshape(-1), 0, x.shape[1], rows, n, panels, base,
+        n * PANEL, first, last,
+    )  # fmt: skip
