@@ -75,6 +75,29 @@ def test_under_preemption(random_folder: Path, requests: list[Any], plain: list[
         assert sum(r.counts.replayed for r in results) > 0
 
 
+def test_the_same_bits_however_it_is_scheduled(
+    random_folder: Path, requests: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU in float32: alone and together, in any chunks, cold and warm, preempted, on one thread and on two."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    ways: list[dict[str, Any]] = [
+        {"threads": 1},
+        {"threads": 2, "max_prefill_tokens": 7},
+        {"threads": 2, "max_prefill_tokens": 1, "max_batch_size": 16},
+        {"threads": 1, "max_context": 208, "kv_cache_tokens": 320, "max_batch_size": 8, "prefix_cache": False},
+    ]
+    wanted: list[bytes] = []
+    for number, options in enumerate(ways):
+        with Embedder.from_pretrained(random_folder, **options) as embedder:
+            for together in (number > 0, True):  # the second time from caches, where there are any
+                got = [result.vector.tobytes() for result in run_all(embedder, requests[::2], together=together)]
+                wanted = wanted or got
+                assert got == wanted, f"{options}, together={together}"
+            preempted = embedder._pipeline.engine.scheduler.num_preempted
+    assert preempted > 0, "the last pool was not small enough to tell"
+
+
 def test_one_pass_baseline_agrees(random_folder: Path, requests: list[Any], plain: list[PlainResult]) -> None:
     baseline = PlainEmbedder.from_pretrained(random_folder)
     for (item, role, limit), two in list(zip(requests, plain, strict=True))[::5]:

@@ -15,7 +15,7 @@ from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.product import PanelMatrix
 from tte_runtime.ops.rows.stack import RowOutput, RowRotation, RowShape, RowStack
 from tte_runtime.ops.rows.team import Team
-from tte_runtime.ops.torch_ops import TorchOps
+from tte_runtime.ops.torch_ops import TorchOps, norm_rows
 
 
 class NumbaOps(TorchOps):
@@ -60,6 +60,10 @@ class NumbaOps(TorchOps):
         if not (decodes or self._prompts):
             return None
         return RowStack(layers, shape, rotation, self._team, prompts=self._prompts)
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """As `TorchOps.rms_norm`, one row in the order of many."""
+        return norm_rows(x, weight, eps)
 
     def next_tokens(
         self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: Any, draw: Draw

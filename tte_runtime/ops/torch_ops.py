@@ -64,9 +64,7 @@ class TorchOps:
         """x / rms(x) in fp32, rounded to x's dtype, times `weight`. [T, C] -> [T, C]."""
         if x.shape[0] == 1 and x.dim() == 2 and x.device.type == "cpu":
             return _norm_row(x, weight, eps)
-        if x.dtype == torch.float32:
-            return F.rms_norm(x, weight.shape, weight, eps)  # the same order of rounding, in one call
-        return weight * F.rms_norm(x.float(), weight.shape, None, eps).to(x.dtype)
+        return norm_rows(x, weight, eps)
 
     def norm_linear(
         self,
@@ -162,6 +160,13 @@ class TorchOps:
             vectors = self.rms_norm(hidden[pooling.cu_seqlens[1:] - 1], norm, eps).float()
         vectors = vectors * (torch.arange(vectors.shape[1], device=vectors.device) < pooling.dims[:, None])
         return torch.where(pooling.normalize[:, None], F.normalize(vectors, dim=-1), vectors)
+
+
+def norm_rows(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMSNorm, [..., C]; a row's bits do not depend on how many there are."""
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, weight.shape, weight, eps)  # the same order of rounding, in one call
+    return weight * F.rms_norm(x.float(), weight.shape, None, eps).to(x.dtype)
 
 
 def _norm_row(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

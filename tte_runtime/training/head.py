@@ -83,8 +83,8 @@ class HeadTraining(Learner):
         return "(training) " + ", ".join(f"{kind}: {lesson.report()}" for kind, lesson in self.lessons.items())
 
 
-# What a damaged trace no longer says cannot be learnt; most of the loss in the end is that. The last rounds have less of
-# it, and learn the small differences between boards. 126,400 questions in all, as many as the other arms see.
+# What a damaged trace no longer says cannot be learnt; most of the loss in the end is that. The last rounds have less
+# of it, and learn the small differences between boards. 126,400 questions in all, as many as the other arms see.
 ROUNDS = (
     Round(600, 1e-3, True, 1.0),
     Round(750, 8e-4, False, 1.0),
