@@ -75,7 +75,10 @@ def test_through_the_engine_as_in_plain_transformers(headed: Path, requests: lis
                 short = embedder.embed(items[0], role=role, think=think, truncate_dim=24).vector
                 cut = expected[0].vector[:24]
                 assert short.shape == (24,)
-                assert np.abs(short - cut / np.linalg.norm(cut)).max() < 1e-5
+                length = np.linalg.norm(
+                    cut
+                )  # what is cut off had been part of unit length, and errors grow with the rest
+                assert np.abs(short - cut / length).max() < 1e-5 / length
 
 
 def test_no_vector_depends_on_its_neighbours(headed: Path) -> None:

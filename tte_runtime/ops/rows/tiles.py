@@ -2,8 +2,8 @@
 
 A matrix [O, I] lies in panels of 32 outputs, [ceil(O / 32), I, 32], so that a tile of up to 12 rows reads every weight
 once for all its rows, in the order in which it lies. Each element of a product is summed over I in order, by one
-multiply-add after another, however many rows there are and whoever computes them: a row's bits depend on nothing but
-the row. The tile is written in LLVM's own language, because Numba has no word for a vector. Knows arrays.
+multiply-add after another and from zero, however many rows there are and whoever computes them: a row's bits depend on
+nothing but the row. The tile is written in LLVM's own language, because Numba has no word for a vector. Knows arrays.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ def _tile(rows, side):
                 for part in parts
             ]
             inputs = [moved(x, x_step, row) for row in range(rows)]
-            before = [builder.load(place, align=4) for place in places]
 
             entry, body, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(body)  # n is at least 1
@@ -94,13 +93,13 @@ def _tile(rows, side):
             ]
             following = builder.add(k, _INDEX(1))
             k.add_incoming(following, body)
-            for own, first, later in zip(sums, before, after, strict=True):
-                own.add_incoming(first, entry)
+            for own, later in zip(sums, after, strict=True):
+                own.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), entry)
                 own.add_incoming(later, body)
             builder.cbranch(builder.icmp_signed("<", following, n), body, done)
             builder.position_at_end(done)
-            for place, value in zip(places, after, strict=True):
-                builder.store(value, place, align=4)
+            for place, value in zip(places, after, strict=True):  # what is added to is rounded once, not at every step
+                builder.store(builder.fadd(builder.load(place, align=4), value), place, align=4)
             return context.get_dummy_value()
 
         return signature, codegen
