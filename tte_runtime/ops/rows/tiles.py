@@ -18,7 +18,7 @@ from tte_runtime.ops.rows.packing import PANEL
 from tte_runtime.ops.rows.values import FAST
 
 LANES = PANEL // 2
-DEPTH = 512  # inputs of a pass: a panel of them stays in the second cache, a tile's rows in the first
+DEPTH = 768  # inputs of a pass: a panel of them stays in the second cache, the rows of a tile in the first
 TALLEST = (
     12 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 3
 )  # rows whose sums fit the registers beside the weights
@@ -108,7 +108,27 @@ def _tile(rows, side):
 
 
 _tile_1, _tile_2, _tile_3, _tile_6, _tile_12 = (_tile(rows, 1) for rows in (1, 2, 3, 6, 12))
-_tile_1_by_4 = _tile(1, 4)
+_tile_1_by_2, _tile_1_by_3, _tile_1_by_4 = (_tile(1, side) for side in (2, 3, 4))
+
+
+@njit(**FAST)
+def _add_row(out, out_at, x, x_at, n, panels, base, step, first, last):
+    """As `add_product` for one row and n of one pass: panels side by side, so that no sum waits for the one before."""
+    p = first
+    while p < last:
+        left, o, panel = last - p, out_at + p * PANEL, base + p * step
+        if left == 4 or left >= 6:
+            _tile_1_by_4(out, o, 0, x, x_at, 0, panels, panel, step, n)
+            p += 4
+        elif left >= 3:
+            _tile_1_by_3(out, o, 0, x, x_at, 0, panels, panel, step, n)
+            p += 3
+        elif left == 2:
+            _tile_1_by_2(out, o, 0, x, x_at, 0, panels, panel, step, n)
+            p += 2
+        else:
+            _tile_1(out, o, 0, x, x_at, 0, panels, panel, step, n)
+            p += 1
 
 
 @njit(**FAST)
@@ -119,13 +139,11 @@ def add_product(out, out_at, out_step, x, x_at, x_step, rows, n, panels, base, s
     """
     for k in range(0, n, DEPTH):
         part = min(DEPTH, n - k)
-        p = first
-        while rows == 1 and p + 4 <= last:  # a row alone: sums enough that none waits for another
-            _tile_1_by_4(out, out_at + p * PANEL, 0, x, x_at + k, 0, panels, base + p * step + k * PANEL, step, part)
-            p += 4
-        while p < last:
+        if rows == 1:
+            _add_row(out, out_at, x, x_at + k, part, panels, base + k * PANEL, step, first, last)
+            continue
+        for p in range(first, last):
             panel, column, row = base + p * step + k * PANEL, out_at + p * PANEL, 0
-            p += 1
             while row < rows:
                 left, o, i = rows - row, column + row * out_step, x_at + row * x_step + k
                 if TALLEST >= 12 and left >= 12:
