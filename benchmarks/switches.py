@@ -196,7 +196,7 @@ SWITCHES = (
     Switch("merged weights", ONE, loading=_unmerged, needs=_torch),
     Switch("packed weights", ONE, loading=_unpacked, needs=_torch),
     Switch("last tokens stop at the tap", ONE, embed=_full_depth),
-    Switch("more than one thread", ONE, off={"threads": 1}, needs=_threads),
+    Switch("more than one thread", MANY, off={"threads": 1}, needs=_threads),
     Switch("steps that overlap", ONE, off={"overlap": False}, needs=_gpu),
     Switch("CUDA graphs", ONE, off={"cuda_graphs": False}, needs=_gpu),
     *(Switch(f"kernels of {name}", ONE, loading=_through_torch(name), needs=_kernels) for name in FUSED),
