@@ -6,10 +6,12 @@ embedding go on side by side. Knows when to step and when to sleep; knows nothin
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +25,8 @@ from tte_runtime.ops.threads import use_threads
 
 class EngineLoop:
     """Runs engines on a daemon thread of its own, which starts with the first request.
+
+    When Python exits the loop is closed: a thread that Python ends inside of torch would take the process down with it.
 
     Args:
         engines: used by the loop's thread alone from here on; the first is the one that `submit` means by itself.
@@ -85,6 +89,7 @@ class EngineLoop:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="tte-engine", daemon=True)
             self._thread.start()
+            atexit.register(_close, weakref.ref(self))
 
     @property
     def _idle(self) -> bool:
@@ -149,6 +154,11 @@ class EngineLoop:
         engine, number = self._numbers.pop(ticket, (None, None))
         if engine is not None and number is not None:
             engine.cancel(number)
+
+
+def _close(loop: weakref.ref[EngineLoop]) -> None:
+    if (alive := loop()) is not None:
+        alive.close()
 
 
 def _tell(call: Callable[..., None], *news: object) -> None:
