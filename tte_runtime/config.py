@@ -27,14 +27,15 @@ class EngineConfig:
 
     Attributes:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
-        kernels: "auto", "triton" (our kernels on a GPU), "numba" (a CPU's decode steps compiled) or "torch". "auto" is
+        kernels: "auto", "triton" (our kernels on a GPU), "numba" (a CPU's steps compiled) or "torch". "auto" is
             Triton on CUDA, and Numba on a CPU where it is installed and the dtype and format allow it.
         dtype: "auto" (bfloat16 on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
         weights: how the decoder's matrices are kept: "auto" and "w16" as `dtype` says; "w8a8" on a CPU, weights and
             activations of 8 bits; "w8a16" and "w4a16" on our Triton kernels, for decoded tokens. Others lose a little.
         attention: who computes attention over prompts: "auto" is the backend's own ("triton" or, for torch, "sdpa");
-            "sdpa", "flash-attn" and "xformers" can take prompts over from either. Equal bits are promised for our own
-            kernels only, so another choice is part of the fingerprint. Traces are always decoded by the backend.
+            "sdpa", "flash-attn" and "xformers" can take prompts over from either. What Numba compiles has its own, under
+            the name of "sdpa". Equal bits are promised for our own kernels and for what Numba compiles in float32 only, so
+            another choice is part of the fingerprint. Traces are always decoded by the backend.
         pdl: programmatic dependent launch of our kernels, on GPUs of compute capability 9.0 and newer; of the whole
             process, as the last embedder loaded on a GPU says. Off until it is measured.
         max_context: most tokens of one request, prompt, trace and suffix together; "auto" is the model's
@@ -201,7 +202,7 @@ class EngineConfig:
 
 
 def no_numba(device: str, dtype: str, weights: str) -> str | None:
-    """Why decode steps cannot be compiled by Numba; `None` where they can."""
+    """Why steps cannot be compiled by Numba; `None` where they can."""
     if device != "cpu":
         return f"it is for a CPU, got device={device!r}"
     if dtype == "float16":

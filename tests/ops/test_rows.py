@@ -28,6 +28,7 @@ SHAPES = {  # heads, kv heads, head dim, model dim, intermediate size, QK-norm
     "qwen3": (4, 1, 128, 64, 96, True),
     "one_head_each": (2, 2, 32, 48, 40, False),
 }
+every_shape = pytest.mark.parametrize(("shape", "exact"), [(name, name != "llama") for name in SHAPES])
 LENGTHS = {"one": (37,), "first": (1,), "odd": (1, 16, 17), "seven": (5, 130, 64, 33, 2, 1, 250)}
 
 
@@ -102,7 +103,7 @@ def kept_pages(stack: LayerStack, layout: StepLayout, num_pages: int, dtype: tor
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-@pytest.mark.parametrize(("shape", "exact"), [(name, name != "llama") for name in SHAPES])
+@every_shape
 @torch.inference_mode()
 def test_a_compiled_step_is_the_layers_in_torch(
     shape: str, exact: bool, lengths: tuple[int, ...], threads: int
@@ -161,7 +162,7 @@ def pages_before(stack: LayerStack, layout: StepLayout, num_pages: int) -> torch
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("sizes", PROMPTS.values(), ids=PROMPTS)
-@pytest.mark.parametrize(("shape", "exact"), [(name, name != "llama") for name in SHAPES])
+@every_shape
 @torch.inference_mode()
 def test_compiled_prompts_are_the_layers_in_torch(
     shape: str, exact: bool, sizes: tuple[tuple[int, int], ...], threads: int, monkeypatch: pytest.MonkeyPatch

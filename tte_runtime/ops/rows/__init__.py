@@ -1,5 +1,5 @@
-"""Rows of one token on a CPU: a decode step's layers, and the scores of next tokens, each as one compiled call.
+"""The rows of a step on a CPU, compiled: all layers, one product, and the scores of next tokens, each as one call.
 
-`packing` lays weights out in the order in which they are read, `compiled` has the loops, `stack` calls them. Importing
-this imports no Numba.
+`packing` lays weights out in the order in which they are read and `tiles` multiplies with them; `compiled` and
+`scoring` are what is called, `stack` and `product` call it, with tensors. Importing this imports no Numba.
 """

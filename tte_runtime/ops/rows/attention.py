@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from tte_runtime.config import PAGE_SIZE as PAGE
-from tte_runtime.ops.rows.tiles import PANEL, add_product
+from tte_runtime.ops.rows.tiles import PANEL, add_product, padded
 from tte_runtime.ops.rows.values import FAST, dot, exp, widen
 
 TILE = 12  # rows whose scores are in work at once
@@ -73,12 +73,6 @@ def attend_rows(
                 target = mixed[row - first + i]
                 for d in range(dim):
                     target[head * dim + d] = out[i * wide + d] * scale
-
-
-@njit(**FAST)
-def padded(size):
-    """`size` rounded up to whole panels."""
-    return (size + PANEL - 1) // PANEL * PANEL
 
 
 @njit(**FAST)

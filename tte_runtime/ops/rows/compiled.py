@@ -12,10 +12,10 @@ import numpy as np
 from numba import njit
 
 from tte_runtime.config import PAGE_SIZE as PAGE
-from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows, padded
+from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows
 from tte_runtime.ops.rows.barrier import meet, share
 from tte_runtime.ops.rows.sources import SOURCES
-from tte_runtime.ops.rows.tiles import PANEL, multiply
+from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
 from tte_runtime.ops.rows.values import FAST, gate, narrow, norm, rotate
 
 BLOCK = 128  # rows whose states of an MLP are kept at once, where rows are divided

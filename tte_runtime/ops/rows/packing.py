@@ -71,10 +71,15 @@ def pack_layers(layers: Sequence[Layer]) -> Packed:
     return Packed(flat, np.concatenate(vectors))
 
 
+def whole_panels(size: int) -> int:
+    """`size` outputs rounded up to whole panels."""
+    return -(-size // PANEL) * PANEL
+
+
 def pack_matrix(matrix: torch.Tensor, *, exact: bool) -> NDArray[Any]:
     """A matrix [O, I] in panels, flat."""
     size, n = matrix.shape
-    whole = np.zeros((_room(matrix) // n, n), _kind(exact))
+    whole = np.zeros((whole_panels(size), n), _kind(exact))
     whole[:size] = as_array(matrix, exact=exact).reshape(size, n)
     return np.ascontiguousarray(whole.reshape(-1, PANEL, n).transpose(0, 2, 1)).reshape(-1)
 
@@ -101,7 +106,7 @@ def _kind(exact: bool) -> type[np.generic]:
 
 
 def _room(matrix: torch.Tensor) -> int:
-    return -(-matrix.shape[0] // PANEL) * PANEL * matrix.shape[1]
+    return whole_panels(matrix.shape[0]) * matrix.shape[1]
 
 
 def _matrices(w: Layer) -> list[torch.Tensor]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from tte_runtime.ops.rows.packing import PANEL, is_bfloat16, pack_matrix, unpack_matrix
-from tte_runtime.ops.rows.team import ROWS_EACH, Team
+from tte_runtime.ops.rows.packing import is_bfloat16, pack_matrix, unpack_matrix, whole_panels
+from tte_runtime.ops.rows.team import Team
 
 
 class PanelMatrix:
@@ -43,12 +43,10 @@ class PanelMatrix:
 
     def _added(self, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         (size, n), rows = self._shape, x.shape[0]
-        panels = -(-size // PANEL)
-        out = torch.zeros(rows, panels * PANEL) if size % PANEL else torch.empty(rows, size)
-        out[:, :size] = first
+        out = torch.empty(rows, whole_panels(size))
+        out[:, :size], out[:, size:] = first, 0
         sums, inputs = out.numpy(), x.contiguous().numpy()
-        threads = self._team.size_for(self._panels.size, rows)
-        by_rows = rows >= ROWS_EACH * threads
+        threads, by_rows = self._team.plan(self._panels.size, rows)
 
         def part(me: int, team: int) -> None:
             self._run(sums, inputs, n, self._panels, by_rows, me, team)

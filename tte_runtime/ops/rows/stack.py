@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import StepLayout
-from tte_runtime.ops.rows.packing import PANEL, Layer, as_array, is_bfloat16, pack_layers
-from tte_runtime.ops.rows.team import ROWS_EACH, Team
+from tte_runtime.ops.rows.packing import Layer, as_array, is_bfloat16, pack_layers, whole_panels
+from tte_runtime.ops.rows.team import Team
 
 
 class RowShape(Protocol):
@@ -71,8 +71,8 @@ class RowStack:
         self._axes, self._inv_freq = rotation.axis.numpy(), rotation.inv_freq.numpy()
         self._depth = len(layers)
         dim = 2 * len(self._inv_freq)
-        self._outer = _whole_panels((shape.num_heads + 2 * shape.num_kv_heads) * dim)
-        self._between = shape.num_heads * dim + 3 * _whole_panels(shape.intermediate_size)
+        self._outer = whole_panels((shape.num_heads + 2 * shape.num_kv_heads) * dim)
+        self._between = shape.num_heads * dim + 3 * whole_panels(shape.intermediate_size)
         self._team = team
         with compiling("steps"):
             self._compile(shape, layers[0].input_norm.dtype)
@@ -115,12 +115,11 @@ class RowStack:
         """
         assert layout.decode or self.prompts, "prompts take the path of plain torch"
         rows, width = hidden.shape
-        states = torch.zeros(rows, _whole_panels(width))
-        states[:, :width] = hidden
+        states = torch.empty(rows, whole_panels(width))
+        states[:, :width], states[:, width:] = hidden, 0
         tap_layer, tap_pages = taps if taps is not None else (-1, hidden[:0])
         planes = states.new_zeros(0, 0, 0) if deepstack is None else deepstack.float().contiguous()
-        size = self._team.size_for(self._packed.matrices.size, rows)
-        by_rows = rows >= ROWS_EACH * size
+        size, by_rows = self._team.plan(self._packed.matrices.size, rows)
         between = size * self._block if by_rows else rows
         arguments = (
             states.numpy(),
@@ -195,10 +194,6 @@ def compiling(what: str) -> Iterator[None]:
     yield
     if (seconds := time.perf_counter() - began) > 1:
         print(f"{what}: compiled for this CPU in {seconds:.0f} s, kept for later starts", file=sys.stderr, flush=True)
-
-
-def _whole_panels(size: int) -> int:
-    return -(-size // PANEL) * PANEL
 
 
 def _kept(pages: torch.Tensor) -> NDArray[Any]:

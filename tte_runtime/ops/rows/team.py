@@ -28,6 +28,11 @@ class Team:
         """
         return self.size if weights * (1 + rows / 11) >= WORTH_DIVIDING else 1
 
+    def plan(self, weights: int, rows: int) -> tuple[int, bool]:
+        """How many threads, as `size_for` says, and whether they divide the rows or else the columns."""
+        size = self.size_for(weights, rows)
+        return size, rows >= ROWS_EACH * size
+
     def run(self, part: Callable[[int, int], object], size: int) -> None:
         """Call `part(me, size)` on `size` threads; it must let go of Python's lock, or nobody meets anybody."""
         others = [self._helpers.submit(part, me, size) for me in range(1, size)] if self._helpers else []

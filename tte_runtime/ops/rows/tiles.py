@@ -14,7 +14,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tte_runtime.ops.rows.packing import PANEL
+from tte_runtime.ops.rows.packing import PANEL, whole_panels
 from tte_runtime.ops.rows.values import FAST
 
 LANES = PANEL // 2
@@ -22,6 +22,8 @@ DEPTH = 768  # inputs of a pass: a panel of them stays in the second cache, the 
 TALLEST = (
     12 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 3
 )  # rows whose sums fit the registers beside the weights
+
+padded = njit(**FAST)(whole_panels)
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 _VECTOR, _HALVES = ir.VectorType(_FLOAT, LANES), ir.VectorType(ir.IntType(16), LANES)
