@@ -33,9 +33,9 @@ class EngineConfig:
         weights: how the decoder's matrices are kept: "auto" and "w16" as `dtype` says; "w8a8" on a CPU, weights and
             activations of 8 bits; "w8a16" and "w4a16" on our Triton kernels, for decoded tokens. Others lose a little.
         attention: who computes attention over prompts: "auto" is the backend's own ("triton" or, for torch, "sdpa");
-            "sdpa", "flash-attn" and "xformers" can take prompts over from either. What Numba compiles has its own, under
-            the name of "sdpa". Equal bits are promised for our own kernels and for what Numba compiles in float32 only, so
-            another choice is part of the fingerprint. Traces are always decoded by the backend.
+            "sdpa", "flash-attn" and "xformers" can take prompts over from either. What Numba compiles has its own and
+            is called "sdpa". Equal bits are promised for our own kernels and for what Numba compiles in float32 only,
+            so another choice is part of the fingerprint. Traces are always decoded by the backend.
         pdl: programmatic dependent launch of our kernels, on GPUs of compute capability 9.0 and newer; of the whole
             process, as the last embedder loaded on a GPU says. Off until it is measured.
         max_context: most tokens of one request, prompt, trace and suffix together; "auto" is the model's
