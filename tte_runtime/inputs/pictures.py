@@ -1,7 +1,8 @@
 """From a picture in any form to patches: opened, checked, resized and normalised by the model's own image processor.
 
-Uses torchvision's processor where torchvision can be imported and the PIL one elsewhere; their pixels differ by up
-to 0.015 when resizing, so the backend is part of a picture's key and of the fingerprint. Knows no prompts.
+Uses torchvision's processor where torchvision can be imported and the PIL one elsewhere, the latter by a table that
+gives its bits (pixel_table.py); their pixels differ by up to 0.015 when resizing, so the backend is part of a picture's
+key and of the fingerprint. Knows no prompts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.10 wants torchvision
 
 from tte_runtime.errors import CheckpointError, PictureError
+from tte_runtime.inputs.pixel_table import PixelTable
 from tte_runtime.inputs.sources import locate, name_of
 
 
@@ -55,11 +57,15 @@ def patches_of(
     backend: str,
     interval: float = 1.0,
     is_video: bool = False,
+    decided_by: bytes | None = None,
 ) -> Patches:
-    """Patches with their key; `merge` patches a side become one token, `backend` made the pixels."""
+    """Patches with their key; `merge` patches a side become one token, `backend` made the pixels.
+
+    `decided_by` is a digest of what decides the pixels, in their stead.
+    """
     t, h, w = grid
     digest = hashlib.sha256(f"{backend}|{t},{h},{w}|{interval}|".encode())
-    digest.update(pixels.numpy().data)
+    digest.update(pixels.numpy().data if decided_by is None else decided_by)
     return Patches(pixels, grid, (t, h // merge, w // merge), digest.digest(), interval, is_video)
 
 
@@ -85,6 +91,7 @@ class PictureReader:
             raise CheckpointError(f"the image processor of {folder} cannot be loaded: {error}") from error
         self.backend = type(self.processor).__name__
         self.settings: dict[str, Any] = json.loads(self.processor.to_json_string())
+        self._table = PixelTable.learn(self.processor)
 
     def read(self, picture: Any) -> Patches:
         """Patches of one picture, in any form; raises PictureError where it is missing, broken or too slender."""
@@ -92,14 +99,18 @@ class PictureReader:
 
     def patches(self, image: Image.Image) -> Patches:
         """Patches of an opened picture; raises PictureError where it is too slender."""
+        merge = self.processor.merge_size
         try:
+            if self._table is not None and self._table.takes(image):
+                looked = self._table.look_up(image)
+                pixels = torch.from_numpy(looked.pixels)
+                return patches_of(pixels, looked.grid, merge, self.backend, decided_by=looked.digest)
             batch = self.processor(images=[image], return_tensors="pt")
         except ValueError as error:
             size = f"{image.width} x {image.height}"
             raise PictureError(f"a picture of {size} pixels cannot be used: {error}.") from error
         t, h, w = (int(size) for size in batch["image_grid_thw"][0])
-        pixels = batch["pixel_values"].float().contiguous()
-        return patches_of(pixels, (t, h, w), self.processor.merge_size, self.backend)
+        return patches_of(batch["pixel_values"].float().contiguous(), (t, h, w), merge, self.backend)
 
 
 def open_picture(picture: Any) -> Image.Image:
