@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tte_runtime.errors import CheckpointError
+from tte_runtime.models.tower_blocks import FusedBlock, fuse_blocks
 from tte_runtime.models.weights import Tensors
 from tte_runtime.ops import TorchOps
 from tte_runtime.ops.matrices import Kept
@@ -72,6 +73,7 @@ class VisionTower:
         # Buffers are not in the file and were made on the meta device: the rotary frequencies are made again.
         tower.rotary_pos_emb = type(tower.rotary_pos_emb)(*_rotary_arguments(tower, vision)).to(device)
         self._tower = tower.eval().requires_grad_(False)
+        fuse_blocks(self._tower, ops)
         _pack(self._tower, ops)
         self._merge = vision.spatial_merge_size**2
         self._device, self._dtype = device, dtype
@@ -129,9 +131,16 @@ def _pack(tower: torch.nn.Module, ops: TorchOps) -> None:
 
 
 def _tensors(tower: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Every weight of a tower by name, packed ones unpacked."""
-    packed = {name: m.matrix.weight for name, m in tower.named_modules() if isinstance(m, PackedLinear)}
-    return {**tower.state_dict(), **packed}
+    """Every weight of a tower by name: packed ones unpacked, those of fused blocks as they lie."""
+    named = list(tower.named_modules())
+    packed = {name: module.matrix.weight for name, module in named if isinstance(module, PackedLinear)}
+    fused = {
+        f"{name}.{kind}": torch.from_numpy(weights)
+        for name, module in named
+        if isinstance(module, FusedBlock)
+        for kind, weights in (("matrices", module.fused.matrices), ("vectors", module.fused.vectors))
+    }
+    return {**tower.state_dict(), **packed, **fused}
 
 
 def _rotary_arguments(tower: Any, config: Any) -> tuple[Any, ...]:

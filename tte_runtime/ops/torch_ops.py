@@ -19,6 +19,7 @@ from tte_runtime.ops.matrices import Kept, OneDnn, pack_matrix
 from tte_runtime.ops.prefill import Prefill
 from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
+from tte_runtime.ops.rows.tower import Block, RowBlock
 from tte_runtime.ops.torch_attention import decode_rows, extend_sequences, write_pages
 
 
@@ -58,6 +59,10 @@ class TorchOps:
         """All layers as one call, where the backend has that; `decodes` says whether it will be asked for rows of one
         token. Other arguments as for `RowStack`.
         """
+        return None
+
+    def fuse_block(self, block: Block) -> RowBlock | None:
+        """A block of a vision tower as one call, where the backend has that."""
         return None
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

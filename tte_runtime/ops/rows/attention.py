@@ -49,30 +49,42 @@ def attend_rows(
     """
     dim = keys.shape[3]
     total = seen + last - first - 1
-    room, wide = padded(total), padded(dim)
+    room = padded(total)
     _lay_out(keys, values, table, kv_head, total, key_panels, value_panels)
     flat, step = qkv.reshape(-1), qkv.shape[1]
-    lanes = scores[-PANEL:]
     for head in range(kv_head * group, (kv_head + 1) * group):
         for row in range(first, last, TILE):
-            height = min(TILE, last - row)
-            nearest = seen + row - first
-            most = nearest + height - 1
-            width = padded(most)
-            scores[: height * width] = 0
-            add_product(
-                scores, 0, width, flat, row * step + head * dim, step, height, dim, key_panels, 0, dim * PANEL, 0,
-                width // PANEL,
+            attend_tile(
+                flat, row * step + head * dim, step, min(TILE, last - row), seen + row - first, 1, dim, key_panels,
+                value_panels, room, scores, out, mixed, row - first, head * dim,
             )  # fmt: skip
-            out[: height * wide] = 0
-            for i in range(height):
-                _exponentials(scores[i * width : (i + 1) * width], nearest + i)
-            add_product(out, 0, wide, scores, 0, width, height, most, value_panels, 0, room * PANEL, 0, wide // PANEL)
-            for i in range(height):
-                scale = np.float32(1.0) / _sum(scores[i * width : (i + 1) * width], lanes)
-                target = mixed[row - first + i]
-                for d in range(dim):
-                    target[head * dim + d] = out[i * wide + d] * scale
+
+
+@njit(**FAST)
+def attend_tile(
+    q, q_at, q_step, rows, seen, grow, dim, key_panels, value_panels, room, scores, out, mixed, row, column
+):  # fmt: skip
+    """Up to 12 rows of one head, over keys and values that lie as panels, `room` rows of them.
+
+    Args:
+        q: flat; row r's query begins at q_at + r * q_step, scaled. seen: keys that the first row sees; each row sees
+            `grow` more than the one before.
+        scores, out: room, as for `attend_rows`. mixed: row r's head goes to [row + r, column:].
+    """
+    most = seen + grow * (rows - 1)
+    width, wide = padded(most), padded(dim)
+    lanes = scores[-PANEL:]
+    scores[: rows * width] = 0
+    add_product(scores, 0, width, q, q_at, q_step, rows, dim, key_panels, 0, dim * PANEL, 0, width // PANEL)
+    out[: rows * wide] = 0
+    for i in range(rows):
+        _exponentials(scores[i * width : (i + 1) * width], seen + grow * i)
+    add_product(out, 0, wide, scores, 0, width, rows, most, value_panels, 0, room * PANEL, 0, wide // PANEL)
+    for i in range(rows):
+        scale = np.float32(1.0) / _sum(scores[i * width : (i + 1) * width], lanes)
+        target = mixed[row + i]
+        for d in range(dim):
+            target[column + d] = out[i * wide + d] * scale
 
 
 @njit(**FAST)

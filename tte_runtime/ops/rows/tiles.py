@@ -18,6 +18,7 @@ from tte_runtime.ops.rows.packing import PANEL, whole_panels
 from tte_runtime.ops.rows.values import FAST
 
 LANES = PANEL // 2
+LINE = 64  # bytes that memory gives at a time
 DEPTH = 768  # inputs of a pass: a panel of them stays in the second cache, the rows of a tile in the first
 TALLEST = (
     12 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 3
@@ -44,6 +45,17 @@ def _spread(builder, value):
     empty = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(empty, value, ir.IntType(32)(0))
     return builder.shuffle_vector(first, empty, ir.Constant(_WORDS, [0] * LANES))
+
+
+def _prefetch(builder, pointer, size):
+    """Ask for `size` bytes that will be read soon; beyond the end of an array it does nothing."""
+    byte = ir.IntType(8).as_pointer()
+    words = [ir.IntType(32)] * 3
+    call = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, *words]))
+    start = builder.bitcast(pointer, byte)
+    for offset in range(0, size, LINE):
+        line = builder.gep(start, [_INDEX(offset)])
+        builder.call(call, [line, ir.Constant(words[0], 0), ir.Constant(words[0], 3), ir.Constant(words[0], 1)])
 
 
 def _tile(rows, side):
@@ -88,6 +100,9 @@ def _tile(rows, side):
                 )
                 for part in parts
             ]
+            if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
+                ahead = builder.gep(panel, [builder.add(line, panel_step)])
+                _prefetch(builder, ahead, PANEL * (2 if halves else 4))
             spread = [_spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
             after = [
                 builder.call(multiply_add, [spread[index // len(parts)], weights[index % len(parts)], own])

@@ -77,6 +77,21 @@ def norm(x, weight, eps, out):
 
 
 @njit(**FAST)
+def centred_norm(x, weight, bias, eps, out):
+    """LayerNorm of one row; `weight` says how many elements it has."""
+    size = weight.shape[0]
+    mean, variance = np.float32(0), np.float32(0)
+    for i in range(size):
+        mean += x[i]
+    mean /= np.float32(size)
+    for i in range(size):
+        variance += (x[i] - mean) * (x[i] - mean)
+    scale = np.float32(1.0) / np.sqrt(variance / np.float32(size) + np.float32(eps))
+    for i in range(size):
+        out[i] = (x[i] - mean) * scale * weight[i] + bias[i]
+
+
+@njit(**FAST)
 def rotate(head, cos, sin):
     """Turn the first half of a head against the second, in place."""
     half = cos.shape[0]
@@ -94,3 +109,17 @@ def gate(both, rows, first, last, out):
         gates, ups, active = both[row, :inner], both[row, inner:], out[row]
         for i in range(first, last):
             active[i] = gates[i] / (np.float32(1.0) + exp(-gates[i])) * ups[i]
+
+
+@njit(**FAST)
+def gelu(states, rows, size, linear, cubic):
+    """x * sigmoid(linear * x + cubic * x**3) of `size` columns of `rows` rows, in place.
+
+    With 1.702 and 0 it is QuickGELU; with 2 * sqrt(2 / pi) and 0.044715 times that, GELU by its tanh formula, because
+    (1 + tanh(z)) / 2 = sigmoid(2 * z) (arXiv 1606.08415, section 2).
+    """
+    for row in range(rows):
+        own = states[row]
+        for i in range(size):
+            x = own[i]
+            own[i] = x / (np.float32(1.0) + exp(-x * (linear + cubic * x * x)))
