@@ -164,6 +164,7 @@ class Engine:
         started = time.perf_counter()
         draws, copies = self._draws(batch, started)
         output = self._backend(batch).forward(batch, draws)
+        batch = self._walk(batch, output.walked)
         tokens = None if output.tokens is None else HostCopy(output.tokens)
         flight = Flight(batch, started, output, HostCopy(last_sums(batch, output.hidden)), tokens)
         row = 0
@@ -182,6 +183,18 @@ class Engine:
         """What runs the step: a captured one, if it is large enough, or the layers one by one."""
         rows = sum(len(chunk) for chunk in batch.chunks)
         return self.graphs if self.graphs is not None and batch.decode and rows <= self.graphs.max_rows else self.runner
+
+    def _walk(self, batch: Batch, walked: list[list[int]]) -> Batch:
+        """Book the steps that were made on the way to the last one, which is returned."""
+        for tokens in walked:
+            for chunk, token in zip(batch.chunks, tokens, strict=True):
+                sequence = chunk.sequence
+                sequence.advance(1)
+                index = sequence.expect()
+                sequence.learn(index, token)
+                sequence.listener.on_token(index, token)
+        count = len(walked)
+        return Batch(batch.decode, tuple(Chunk(c.sequence, c.start + count, c.stop + count) for c in batch.chunks))
 
     def _with_features(self, batch: Batch) -> Batch:
         """The batch with its vision features made, less the sequences whose pictures failed."""

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from tte_runtime.config import PAGE_SIZE, EngineConfig
-from tte_runtime.engine.readout import needs_states
 from tte_runtime.engine.request import Readout
 from tte_runtime.engine.runner import Draws, Runner, StepOutput, is_filtered
 from tte_runtime.engine.scheduler import Batch
@@ -172,7 +171,7 @@ class DecodeGraphs:
         step.replay()
         out = step.output
         assert out.tokens is not None and out.vectors is not None
-        keep = any(needs_states(chunk.sequence) for chunk in batch.chunks)
+        keep = any(chunk.sequence.needs_states for chunk in batch.chunks)
         hidden = out.hidden[:rows].clone() if keep else out.hidden[:rows]
         return StepOutput(hidden, self._drawn(out.tokens, hidden, draws), out.vectors[:rows].clone())
 

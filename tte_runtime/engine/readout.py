@@ -33,11 +33,6 @@ class End:
         return self.sequence.done and self.stop == len(self.sequence.ids)
 
 
-def needs_states(sequence: Sequence) -> bool:
-    """States of a decode step are needed beyond what it reads out and taps by itself."""
-    return sequence.request.readout.kind not in ("last", "head")
-
-
 def keep_states(chunk: Chunk, hidden: torch.Tensor, row: int) -> None:
     """Keep what a mean or a marker in the prompt will need of a chunk's states, which begin in `row` of `hidden`."""
     sequence, readout = chunk.sequence, chunk.sequence.request.readout

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from tte_runtime.engine.sampler import draw_for
 from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import UNKNOWN, Features, Sequence
 from tte_runtime.errors import OptionError
-from tte_runtime.models.decoder import Decoder, Taps
+from tte_runtime.models.decoder import Decoder, Ends, Taps
 from tte_runtime.ops import StepLayout
 from tte_runtime.ops.transfer import to_device, upload
 
@@ -32,15 +32,19 @@ class StepOutput:
     """What a step computed, on the device.
 
     Attributes:
-        hidden: [T, C], states before the final norm, in the order of the chunks. From a captured step they are the
-            caller's to keep only if a request of the batch needs them for its readout.
+        hidden: [T, C], states before the final norm, in the order of the chunks. If no request of the batch needs them
+            for its readout, only the last row of each chunk means anything, and those of a captured step are not the
+            caller's to keep.
         tokens: int64, one a draw; `None` where nothing was drawn.
+        walked: on a CPU, tokens that were drawn and fed on the way, before the states and tokens above: a list of one a
+            draw for every further step that was made.
         vectors: float32 [T, E], every row normed and of unit length, where that was part of the step.
     """
 
     hidden: torch.Tensor
     tokens: torch.Tensor | None
     vectors: torch.Tensor | None = None
+    walked: list[list[int]] = field(default_factory=list)
 
 
 class Runner:
@@ -59,6 +63,7 @@ class Runner:
     def __init__(self, decoder: Decoder, config: EngineConfig, features: FeatureSource, tap_layer: int | None) -> None:
         self.decoder = decoder
         self._features = features
+        self._behind = bool(config.overlap)
         self.device = decoder.embed.device
         self.taps: Taps | None = None
         try:
@@ -123,8 +128,31 @@ class Runner:
         if self.taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks):
             depth = self.taps.layer
         states, deepstack = self._embed(batch)
-        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, depth, deepstack)
+        if (steps := self._longest_walk(batch, draws)) > 1:
+            stops = {stop for sequence, _ in draws for stop in sequence.request.stop_ids}
+            hidden, drawn = self.decoder.walk(states, positions, layout, self.kv_pages, self.taps, stops, steps)
+            return StepOutput(hidden, drawn[-1], walked=drawn[:-1].tolist())
+        ends = self._ends(batch, layout)
+        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, depth, deepstack, ends)
+        if ends is not None:
+            states[ends.rows] = hidden  # in the place that it has in the batch; nobody reads the others
+            hidden = states
         return StepOutput(hidden, self.draw(hidden, draws) if draws else None)
+
+    def _ends(self, batch: Batch, layout: StepLayout) -> Ends | None:
+        """The last rows of prompts, if no others will be read of the last layer, and it costs no bits."""
+        if batch.decode or not self.decoder.spares_rows or any(chunk.sequence.needs_states for chunk in batch.chunks):
+            return None
+        return Ends.of(layout)
+
+    def _longest_walk(self, batch: Batch, draws: Draws) -> int:
+        """How many steps may be made before the host has to look at a token, at least 1."""
+        rows = len(batch.chunks)
+        if not batch.decode or self._behind or [row for _, row in draws] != list(range(rows)):
+            return 1
+        if any(len(chunk) > 1 for chunk in batch.chunks):
+            return 1
+        return min(self.decoder.longest_walk(rows), *(chunk.sequence.longest_walk for chunk in batch.chunks))
 
     def draw(self, hidden: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Next tokens, int64, one a draw, from states [T, C]; they are also kept by lane."""

@@ -113,6 +113,20 @@ class Sequence:
         return not self.thinking and self.request.readout.kind == "head"
 
     @property
+    def needs_states(self) -> bool:
+        """States of a decode step are needed beyond what it reads out and taps by itself."""
+        return self.request.readout.kind not in ("last", "head")
+
+    @property
+    def longest_walk(self) -> int:
+        """Tokens that may be drawn one after another before anybody has to look, in the pages that there are."""
+        request, sampling = self.request, self.request.sampling
+        watched = request.deadline is not None or request.snapshot_every > 0 or self.needs_states
+        if watched or sampling.temperature > 0 or self.num_unknown or not self.may_sample:
+            return 1
+        return min(request.max_trace_tokens - self.trace_len, len(self.pages) * PAGE_SIZE - self.fed)
+
+    @property
     def trace_ids(self) -> tuple[int, ...]:
         """The sampled tokens."""
         return tuple(self.ids[self.prompt_len : self.prompt_len + self.trace_len])

@@ -42,7 +42,7 @@ class DecoderHead:
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
         pages = states.new_zeros(self.stack.depth, 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
-        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=_ends(layout))
+        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=Ends.of(layout))
         return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
 
 
@@ -53,22 +53,6 @@ def load_decoder_head(
     layers = [load_layer(files, f"layers.{i}.", backbone, ops, place) for i in range(sizes.num_layers)]
     norm = place(files.get("norm.weight", (backbone.hidden_size,)))
     return DecoderHead(LayerStack(backbone, layers, ops), norm, tap_layer)
-
-
-def _ends(layout: StepLayout) -> Ends:
-    """The last token of every request, as a row."""
-    rows, device = [end - 1 for end in itertools.accumulate(layout.query_lens_host)], layout.slots.device
-    picked = to_device(rows, torch.int64, device)
-    as_rows = StepLayout(
-        decode=True,
-        slots=layout.slots[picked],
-        page_table=layout.page_table,
-        cu_seqlens=torch.arange(len(rows) + 1, dtype=torch.int32, device=device),
-        kv_lens=layout.kv_lens,
-        query_lens_host=(1,) * len(rows),
-        kv_lens_host=layout.kv_lens_host,
-    )
-    return Ends(picked, as_rows)
 
 
 def _own_layout(lengths: list[int], device: torch.device) -> tuple[StepLayout, int]:

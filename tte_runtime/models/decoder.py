@@ -7,16 +7,20 @@ Knows nothing of scheduling, sampling or readouts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from tte_runtime.models.rope import Rope
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import Tensors
 from tte_runtime.ops import Draw, Rotation, StepLayout, TorchOps
+from tte_runtime.ops.rows.stack import Words, compiling
+from tte_runtime.ops.transfer import to_device
 
 # Where a decoder's tensors may stand: as transformers 5 saves models with a tower, as it saves their base models, as
 # the hub's older checkpoints and text models have them, and text models saved without their output embedding.
@@ -56,6 +60,22 @@ class Ends:
 
     rows: torch.Tensor
     layout: StepLayout
+
+    @classmethod
+    def of(cls, layout: StepLayout) -> Ends:
+        """The last token of every sequence of a prefill step."""
+        rows, device = [end - 1 for end in itertools.accumulate(layout.query_lens_host)], layout.slots.device
+        picked = to_device(rows, torch.int64, device)
+        as_rows = StepLayout(
+            decode=True,
+            slots=layout.slots[picked],
+            page_table=layout.page_table,
+            cu_seqlens=torch.arange(len(rows) + 1, dtype=torch.int32, device=device),
+            kv_lens=layout.kv_lens,
+            query_lens_host=(1,) * len(rows),
+            kv_lens_host=layout.kv_lens_host,
+        )
+        return cls(picked, as_rows)
 
 
 def load_layer(
@@ -109,6 +129,11 @@ class LayerStack:
         self.rope = Rope(spec.rope, layers[0].input_norm.device)
         self.rows = ops.fuse(layers, spec, self.rope, decodes=decodes)  # all layers as one call, where there is one
         self.layers = [] if self.rows is not None and self.rows.prompts else layers  # nobody else will read them
+
+    @property
+    def spares_rows(self) -> bool:
+        """Rows of a prompt have the same bits where `forward` is given `ends`, so that a step may be."""
+        return self.rows is not None and self.rows.prompts
 
     def forward(
         self,
@@ -207,6 +232,15 @@ class Decoder(LayerStack):
         self.embed = embed
         self.norm = norm
         self.lm_head = lm_head
+        if self.longest_walk(1) > 1:
+            with compiling("walks"):  # so that no request waits for it
+                self._walk_nowhere()
+
+    def _walk_nowhere(self) -> None:
+        one = torch.ones(1, dtype=torch.int32)
+        layout = StepLayout(True, one.long(), one[None], torch.tensor([0, 1], dtype=torch.int32), one, (1,), (1,))
+        with torch.inference_mode():
+            self.walk(self.embed[:1], one.long().expand(3, -1), layout, self.new_pages(2), None, (), 1)
 
     @classmethod
     def load(cls, files: Tensors, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:
@@ -239,3 +273,32 @@ class Decoder(LayerStack):
         """Token ids, int64 [S], drawn from the states of S last tokens before the final norm, [S, C]."""
         assert self.lm_head is not None, "recipes that think are refused where there is no output embedding"
         return self.ops.next_tokens(hidden, self.norm, self.spec.norm_eps, self.lm_head, draw)
+
+    def longest_walk(self, rows: int) -> int:
+        """Decode steps of so many rows that `walk` makes at once; 1 where the backend makes each by itself."""
+        return 1 if self.rows is None or self.lm_head is None else self.rows.longest_walk(rows)
+
+    def walk(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        layout: StepLayout,
+        kv_pages: torch.Tensor,
+        taps: Taps | None,
+        stops: Collection[int],
+        steps: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Up to `steps` decode steps, each of which draws the likeliest tokens and the next of which feeds them.
+
+        Args:
+            hidden, positions, layout, kv_pages, taps: of the first step, as for `forward`; there is room for all.
+            stops: the walk ends behind a step that draws one of these.
+            steps: at most `longest_walk`.
+
+        Returns:
+            the states of the last step, [S, C], and the tokens drawn, int64 [steps made, S].
+        """
+        assert self.rows is not None, "only a backend that makes a step in one call walks"
+        kept = None if taps is None else (taps.layer, taps.pages)
+        words = Words(self.embed, self.norm, np.array(sorted(stops), np.int64))
+        return self.rows.walk(hidden, positions, layout, kv_pages, kept, self.lm_head, words, steps)

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,18 @@ from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import StepLayout
 from tte_runtime.ops.rows.packing import Layer, as_array, is_bfloat16, pack_layers, whole_panels
 from tte_runtime.ops.rows.team import Team
+
+A_WALK = 12e6  # weights that one thread reads and multiplies in about a millisecond, see team.py
+_NO_PLANES, _NO_ENDS = np.empty((0, 0, 0), np.float32), np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Tokens of a walk: float32 embeddings [V, C] and final norm [C], and int64 [n], which end it."""
+
+    embed: torch.Tensor
+    norm: torch.Tensor
+    stops: NDArray[np.int64]
 
 
 class RowShape(Protocol):
@@ -115,13 +128,78 @@ class RowStack:
         """
         assert layout.decode or self.prompts, "prompts take the path of plain torch"
         rows, width = hidden.shape
-        states = torch.empty(rows, whole_panels(width))
-        states[:, :width], states[:, width:] = hidden, 0
-        tap_layer, tap_pages = taps if taps is not None else (-1, hidden[:0])
-        planes = states.new_zeros(0, 0, 0) if deepstack is None else deepstack.float().contiguous()
         size, by_rows = self._team.plan(self._packed.matrices.size, rows)
+        states = self._padded(hidden)
+        first, last = self._arguments(states, positions, layout, pages, taps, depth, deepstack, ends, size, by_rows)
+        self._team.run(lambda me, team: self._run(*first, layout.decode, *last, by_rows, me, team), size)
+        return (states if ends is None else states[ends])[:, :width].to(hidden.dtype)
+
+    def longest_walk(self, rows: int) -> int:
+        """Decode steps that one call may make: what one thread does in about a millisecond."""
+        if not self.prompts or self._team.size_for(self._packed.matrices.size, rows) > 1:
+            return 1
+        return max(1, int(A_WALK / (self._packed.matrices.size * (1 + rows / 11))))
+
+    def walk(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        layout: StepLayout,
+        pages: torch.Tensor,
+        taps: tuple[int, torch.Tensor] | None,
+        output: RowOutput,
+        words: Words,
+        steps: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Up to `steps` decode steps, each drawing the likeliest tokens; it ends early behind one of `words.stops`.
+
+        Args:
+            hidden, positions, layout: of the first step; the rows' pages have room for `steps` tokens. Others as for
+                `forward`.
+            output: scores tokens.
+            words: how tokens are read and where they end.
+
+        Returns:
+            states [R, C] of the last step, and the tokens drawn, int64 [steps made, R].
+        """
+        from tte_runtime.ops.rows import walking  # its compiling waits for the first model that is small enough
+
+        rows, width = hidden.shape
+        states, tokens = self._padded(hidden), np.empty((steps, rows), np.int64)
+        first, last = self._arguments(states, positions, layout, pages, taps, None, None, None, 1, False)
+        hidden_in, positions_in, axes, inv_freq, factor, slots, starts, table, lengths = first
+        made = walking.run_steps(
+            hidden_in, positions_in.copy(), axes, inv_freq, factor, slots.copy(), starts, table, lengths.copy(), *last,
+            words.embed.numpy(), words.norm.numpy(), output.matrix, words.stops, tokens,
+        )  # fmt: skip
+        return states[:, :width], torch.from_numpy(tokens[:made])
+
+    def _padded(self, hidden: torch.Tensor) -> torch.Tensor:
+        """A float32 copy of states [R, C], whole panels wide."""
+        width = hidden.shape[1]
+        states = torch.empty(hidden.shape[0], whole_panels(width))
+        states[:, :width], states[:, width:] = hidden, 0
+        return states
+
+    def _arguments(
+        self,
+        states: torch.Tensor,
+        positions: torch.Tensor,
+        layout: StepLayout,
+        pages: torch.Tensor,
+        taps: tuple[int, torch.Tensor] | None,
+        depth: int | None,
+        deepstack: torch.Tensor | None,
+        ends: torch.Tensor | None,
+        size: int,
+        by_rows: bool,
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What `run_layers` takes before and behind `decode`, for `size` threads."""
+        tap_layer, tap_pages = taps if taps is not None else (-1, states[:0])
+        planes = _NO_PLANES if deepstack is None else deepstack.float().contiguous().numpy()
+        rows = len(states)
         between = size * self._block if by_rows else rows
-        arguments = (
+        first = (
             states.numpy(),
             np.ascontiguousarray(positions.numpy()),
             self._axes,
@@ -131,23 +209,22 @@ class RowStack:
             layout.cu_seqlens.numpy(),
             layout.page_table.numpy(),
             layout.kv_lens.numpy(),
-            layout.decode,
+        )
+        last = (
             _kept(pages),
             _kept(tap_pages),
             tap_layer,
             self._depth if depth is None else depth,
-            np.empty(0, np.int64) if ends is None else ends.numpy(),
-            planes.numpy(),
+            _NO_ENDS if ends is None else ends.numpy(),
+            planes,
             self._packed.matrices,
             self._packed.vectors,
             self._sizes,
             self._eps,
             np.empty(rows * self._outer + between * self._between, np.float32),
             np.zeros(1, np.int64),
-            by_rows,
         )
-        self._team.run(lambda me, team: self._run(*arguments, me, team), size)
-        return (states if ends is None else states[ends])[:, :width].to(hidden.dtype)
+        return first, last
 
 
 class RowOutput:
@@ -163,7 +240,7 @@ class RowOutput:
 
         self._score, self._likeliest = scoring.score_tokens, scoring.likeliest
         self._size = weight.shape[0]
-        self._matrix = as_array(weight, exact=is_bfloat16(weight))
+        self.matrix = as_array(weight, exact=is_bfloat16(weight))
         self._team = team
         with compiling("scores of tokens"):
             self.likeliest(torch.zeros(1, weight.shape[1]), torch.ones(weight.shape[1]), 1e-6)
@@ -175,9 +252,9 @@ class RowOutput:
 
         def part(me: int, size: int) -> None:
             first, last = self._size * me // size, self._size * (me + 1) // size
-            self._score(states, weight, np.float32(eps), self._matrix, out, first, last)
+            self._score(states, weight, np.float32(eps), self.matrix, out, first, last)
 
-        self._team.run(part, self._team.size_for(self._matrix.size, len(states)))
+        self._team.run(part, self._team.size_for(self.matrix.size, len(states)))
         return out
 
     def likeliest(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:

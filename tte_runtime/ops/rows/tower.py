@@ -69,9 +69,7 @@ class RowBlock:
         lines = [_bias(part, whole_panels(inner)) for part in parts[2:-1]]
         self.vectors = torch.cat([*vectors, _bias(block.qkv), _bias(block.out), *lines, _bias(block.second)]).numpy()
 
-    def forward(
-        self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bounds: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
         """[N, C] -> [N, C].
 
         Args:
