@@ -84,7 +84,7 @@ def test_two_engines_take_turns(random_folder: Path) -> None:
         listener = Listener(on_result=lambda r: done.release(), on_error=lambda e: done.release())
         gate = threading.Event()
         loop._inbox.put(lambda: gate.wait(60) and None)  # both are in before the first step
-        loop.submit(ask(first, "one", Think(max_tokens=9)), listener)
+        loop.submit(ask(first, "one", Think(max_tokens=9, temperature=1.0)), listener)  # drawn token by token
         loop.submit(ask(second, "two", Think(max_tokens=3)), listener, engines[1])
         gate.set()
         assert done.acquire(timeout=60) and done.acquire(timeout=60)

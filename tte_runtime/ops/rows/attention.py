@@ -11,32 +11,34 @@ import numpy as np
 from numba import njit
 
 from tte_runtime.config import PAGE_SIZE as PAGE
+from tte_runtime.ops.rows.numbers import STRICT, exp, widen
+from tte_runtime.ops.rows.sums import add_up, dot
 from tte_runtime.ops.rows.tiles import PANEL, add_product, padded
-from tte_runtime.ops.rows.values import FAST, dot, exp, widen
 
 TILE = 12  # rows whose scores are in work at once
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def attend_row(q, keys, values, table, length, kv_head, scores, out):
     """Attention of one scaled query over the first `length` tokens of its pages, [N, K, 16, D]."""
-    top = np.float32(-np.inf)
+    top, dim = np.float32(-np.inf), q.shape[0]
+    flat, step = keys.reshape(-1), keys.shape[1] * PAGE * dim
     for t in range(length):
-        score = dot(keys[table[t // PAGE], kv_head, t % PAGE], q)
+        at = table[t // PAGE] * step + (kv_head * PAGE + t % PAGE) * dim
+        score = dot(flat, at, q, 0, dim)
         scores[t] = score
         top = max(top, score)
-    total = np.float32(0)
     for t in range(length):
         scores[t] = exp(scores[t] - top)
-        total += scores[t]
+    total = add_up(scores, 0, length)
     out[:] = 0
     for t in range(length):
         portion, value = scores[t] / total, values[table[t // PAGE], kv_head, t % PAGE]
-        for d in range(out.shape[0]):
+        for d in range(dim):
             out[d] += portion * widen(value[d])
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def attend_rows(
     qkv, first, last, seen, keys, values, table, kv_head, group, key_panels, value_panels, scores, out, mixed
 ):  # fmt: skip
@@ -44,7 +46,7 @@ def attend_rows(
 
     Args:
         qkv: [R, O], queries scaled. keys, values: [N, K, 16, D]. table: [P].
-        key_panels, value_panels: room for padded(length) * padded(D). scores: for 12 * padded(length) + 32;
+        key_panels, value_panels: room for padded(length) * padded(D). scores: for 12 * padded(length);
             out: for 12 * padded(D). mixed: [last - first, H * D], gets the heads of this kv head.
     """
     dim = keys.shape[3]
@@ -60,7 +62,7 @@ def attend_rows(
             )  # fmt: skip
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def attend_tile(
     q, q_at, q_step, rows, seen, grow, dim, key_panels, value_panels, room, scores, out, mixed, row, column
 ):  # fmt: skip
@@ -73,7 +75,6 @@ def attend_tile(
     """
     most = seen + grow * (rows - 1)
     width, wide = padded(most), padded(dim)
-    lanes = scores[-PANEL:]
     scores[: rows * width] = 0
     add_product(scores, 0, width, q, q_at, q_step, rows, dim, key_panels, 0, dim * PANEL, 0, width // PANEL)
     out[: rows * wide] = 0
@@ -81,13 +82,13 @@ def attend_tile(
         _exponentials(scores[i * width : (i + 1) * width], seen + grow * i)
     add_product(out, 0, wide, scores, 0, width, rows, most, value_panels, 0, room * PANEL, 0, wide // PANEL)
     for i in range(rows):
-        scale = np.float32(1.0) / _sum(scores[i * width : (i + 1) * width], lanes)
+        scale = np.float32(1.0) / add_up(scores, i * width, width)
         target = mixed[row + i]
         for d in range(dim):
             target[column + d] = out[i * wide + d] * scale
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _lay_out(keys, values, table, kv_head, total, key_panels, value_panels):
     """Keys as a matrix of `total` outputs and values as one of D outputs, in panels; zeros where a panel goes on."""
     dim = keys.shape[3]
@@ -105,7 +106,7 @@ def _lay_out(keys, values, table, kv_head, total, key_panels, value_panels):
             value_panels[(d // PANEL * room + t) * PANEL + d % PANEL] = widen(value[d]) if d < dim else np.float32(0)
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _exponentials(scores, seen):
     """Of the first `seen` scores, in place, the largest of them 1; zero behind."""
     top = np.float32(-np.inf)
@@ -114,16 +115,3 @@ def _exponentials(scores, seen):
     for t in range(seen):
         scores[t] = exp(scores[t] - top)
     scores[seen:] = 0
-
-
-@njit(**FAST)
-def _sum(scores, lanes):
-    """In an order that zeros behind do not change."""
-    lanes[:] = 0
-    for t in range(0, scores.shape[0], PANEL):
-        for lane in range(PANEL):
-            lanes[lane] += scores[t + lane]
-    total = np.float32(0)
-    for lane in range(PANEL):
-        total += lanes[lane]
-    return total

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from tte_runtime.ops.rows.values import STRICT
+from tte_runtime.ops.rows.numbers import STRICT
 
 SPINS = 20_000  # looks at a barrier before the core is offered to others
 

@@ -12,12 +12,13 @@ from numba import njit
 from tte_runtime.ops.rows.attention import TILE, attend_tile
 from tte_runtime.ops.rows.barrier import meet, share
 from tte_runtime.ops.rows.compiled import BLOCK
+from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
-from tte_runtime.ops.rows.values import FAST, centred_norm, gate, gelu, norm, rotate
+from tte_runtime.ops.rows.values import centred_norm, gate, gelu, norm, rotate
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _normed(hidden, first, count, weight, bias, centred, eps, out):
     for row in range(count):
         if centred:
@@ -26,7 +27,7 @@ def _normed(hidden, first, count, weight, bias, centred, eps, out):
             norm(hidden[first + row], weight, eps, out[row])
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _attend(qkv, bounds, heads, dim, me, team, mixed):
     """This thread's part of all (picture, head): qkv [N, 3 * H * D], queries scaled, into mixed [N, H * D]."""
     longest = 0
@@ -34,7 +35,7 @@ def _attend(qkv, bounds, heads, dim, me, team, mixed):
         longest = max(longest, bounds[picture + 1] - bounds[picture])
     key_panels = np.empty(padded(longest) * dim, np.float32)
     value_panels = np.empty(padded(longest) * padded(dim), np.float32)
-    scores, out = np.empty(TILE * padded(longest) + PANEL, np.float32), np.empty(TILE * padded(dim), np.float32)
+    scores, out = np.empty(TILE * padded(longest), np.float32), np.empty(TILE * padded(dim), np.float32)
     flat, step = qkv.reshape(-1), qkv.shape[1]
     first_item, last_item = share((bounds.shape[0] - 1) * heads, me, team)
     for item in range(first_item, last_item):
@@ -48,7 +49,7 @@ def _attend(qkv, bounds, heads, dim, me, team, mixed):
             )  # fmt: skip
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _lay_out(qkv, begin, end, head, heads, dim, key_panels, value_panels):
     """One head's keys as a matrix of `end` - `begin` outputs, its values as one of D; zeros where a panel goes on."""
     room, wide = padded(end - begin), padded(dim)
@@ -64,7 +65,7 @@ def _lay_out(qkv, begin, end, head, heads, dim, key_panels, value_panels):
 
 
 def _entry(made_of):
-    @njit(cache=True, **FAST)
+    @njit(cache=True, **STRICT)
     def run_block(
         hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, me, team
     ):  # fmt: skip

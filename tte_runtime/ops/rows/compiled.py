@@ -14,14 +14,15 @@ from numba import njit
 from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows
 from tte_runtime.ops.rows.barrier import meet, share
+from tte_runtime.ops.rows.numbers import STRICT, narrow
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
-from tte_runtime.ops.rows.values import FAST, gate, narrow, norm, rotate
+from tte_runtime.ops.rows.values import gate, norm, rotate
 
 BLOCK = 128  # rows whose states of an MLP are kept at once, where rows are divided
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _angles(positions, axes, inv_freq, factor, first, last, angles):
     """Cos and sin of rows `first` to `last`, [2, R, D/2]; the positions [3, R] of a pair are those of its axis."""
     for row in range(first, last):
@@ -30,13 +31,13 @@ def _angles(positions, axes, inv_freq, factor, first, last, angles):
             angles[0, row, i], angles[1, row, i] = np.cos(angle) * factor, np.sin(angle) * factor
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _normed(hidden, first, last, weight, eps, out):
     for row in range(first, last):
         norm(hidden[row], weight, eps, out[row - first])
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _place(qkv, rows, angles, slots, pages, norms, eps, heads, first, last):
     """Heads `first` to `last` of q, then of k, of `rows`: QK-norm, rotation; q is scaled, k, v go to their slots."""
     kv_heads, dim = pages.shape[2], pages.shape[4]
@@ -61,7 +62,7 @@ def _place(qkv, rows, angles, slots, pages, norms, eps, heads, first, last):
                 value_slot[d] = narrow(value[d], value_slot[d])
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _attend_decoded(qkv, first, last, kept, table, lengths, heads, me, team, scores, mixed):
     """Rows of one token: this thread's part of all (row, head)."""
     kv_heads, dim = kept.shape[2], kept.shape[4]
@@ -75,7 +76,7 @@ def _attend_decoded(qkv, first, last, kept, table, lengths, heads, me, team, sco
         )
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _attend_prompts(qkv, first, last, kept, starts, table, lengths, heads, me, team, room, mixed):
     """Rows of prompts: this thread's part of the kv heads, of every prompt that has rows here."""
     kv_heads = kept.shape[2]
@@ -94,7 +95,7 @@ def _attend_prompts(qkv, first, last, kept, starts, table, lengths, heads, me, t
 
 
 def _entries(made_of):
-    @njit(cache=True, **FAST)
+    @njit(cache=True, **STRICT)
     def run_layers(
         hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, decode, pages, taps, tap_layer, depth,
         ends, planes, matrices, vectors, sizes, eps, shared, counter, by_rows, me, team,
@@ -131,7 +132,7 @@ def _entries(made_of):
         active = shared[at : at + block * inner_room].reshape(block, inner_room)
         normed = np.empty((block, width), np.float32)
         longest = padded(lengths.max())
-        scores = np.empty((1 if decode else TILE) * longest + PANEL, np.float32)
+        scores = np.empty((1 if decode else TILE) * longest, np.float32)
         panels = 0 if decode else longest
         room = (
             np.empty(panels * dim, np.float32), np.empty(panels * padded(dim), np.float32), scores,
@@ -200,7 +201,7 @@ def _entries(made_of):
                             hidden[row, i] += planes[layer, row, i]
                 met = meet(counter, parts, met)
 
-    @njit(cache=True, **FAST)
+    @njit(cache=True, **STRICT)
     def run_product(out, x, n, matrix, by_rows, me, team):
         """out [R, padded O] += x [R, n] times a packed matrix: this thread's part of the rows, or of the columns."""
         made_of  # noqa: B018

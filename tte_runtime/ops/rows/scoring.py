@@ -8,24 +8,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from tte_runtime.ops.rows.numbers import STRICT, widen
 from tte_runtime.ops.rows.sources import SOURCES
-from tte_runtime.ops.rows.values import FAST, STRICT, dot, norm, widen
-
-
-@njit(**FAST)
-def _dot_of_4(a, b0, b1, b2, b3):
-    t0, t1, t2, t3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for i in range(a.shape[0]):
-        value = a[i]
-        t0 += value * b0[i]
-        t1 += value * b1[i]
-        t2 += value * b2[i]
-        t3 += value * b3[i]
-    return t0, t1, t2, t3
+from tte_runtime.ops.rows.sums import dot, dots_of_4
+from tte_runtime.ops.rows.values import norm
 
 
 def _entry(made_of):
-    @njit(cache=True, **FAST)
+    @njit(cache=True, **STRICT)
     def score_tokens(hidden, weight, eps, matrix, scores, first, last):
         """Scores of tokens `first` to `last` after the final norm: hidden [S, C], matrix [V * C], scores [S, V]."""
         made_of  # noqa: B018
@@ -33,20 +23,26 @@ def _entry(made_of):
         normed, wide = np.empty(hidden.shape, np.float32), np.empty(n, np.float32)
         for row in range(rows):
             norm(hidden[row], weight, eps, normed[row])
+        flat = normed.reshape(-1)
+        if rows == 1:
+            token = first
+            while token + 4 <= last:
+                four = dots_of_4(flat, matrix, token * n, n, n)
+                scores[0, token], scores[0, token + 1], scores[0, token + 2], scores[0, token + 3] = four
+                token += 4
+            for t in range(token, last):
+                scores[0, t] = dot(flat, 0, matrix, t * n, n)
+            return
         for token in range(first, last):
-            weights = matrix[token * n : (token + 1) * n]
-            if rows == 1:
-                scores[0, token] = dot(weights, normed[0])
-                continue
             for i in range(n):
-                wide[i] = widen(weights[i])
+                wide[i] = widen(matrix[token * n + i])
             row = 0
             while row + 4 <= rows:
-                four = _dot_of_4(wide, normed[row], normed[row + 1], normed[row + 2], normed[row + 3])
+                four = dots_of_4(wide, flat, row * n, n, n)
                 scores[row, token], scores[row + 1, token], scores[row + 2, token], scores[row + 3, token] = four
                 row += 4
             for r in range(row, rows):
-                scores[r, token] = dot(wide, normed[r])
+                scores[r, token] = dot(wide, 0, flat, r * n, n)
 
     return score_tokens
 

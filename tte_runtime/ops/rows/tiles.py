@@ -11,40 +11,19 @@ from __future__ import annotations
 import llvmlite.binding
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.packing import PANEL, whole_panels
-from tte_runtime.ops.rows.values import FAST
+from tte_runtime.ops.rows.vectors import INDEX, LANES, VECTOR, load, multiply_add, spread, start_of
 
-LANES = PANEL // 2
 LINE = 64  # bytes that memory gives at a time
 DEPTH = 768  # inputs of a pass: a panel of them stays in the second cache, the rows of a tile in the first
 TALLEST = (
     12 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 3
 )  # rows whose sums fit the registers beside the weights
 
-padded = njit(**FAST)(whole_panels)
-
-_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
-_VECTOR, _HALVES = ir.VectorType(_FLOAT, LANES), ir.VectorType(ir.IntType(16), LANES)
-_WORDS = ir.VectorType(ir.IntType(32), LANES)
-
-
-def _load_weights(builder, pointer, kept_in_16_bits):
-    """LANES weights as float32."""
-    if not kept_in_16_bits:
-        return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-    halves = builder.load(builder.bitcast(pointer, _HALVES.as_pointer()), align=2)
-    words = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
-    return builder.bitcast(words, _VECTOR)
-
-
-def _spread(builder, value):
-    """One number in all lanes."""
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(empty, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, empty, ir.Constant(_WORDS, [0] * LANES))
+padded = njit(**STRICT)(whole_panels)
 
 
 def _prefetch(builder, pointer, size):
@@ -54,7 +33,7 @@ def _prefetch(builder, pointer, size):
     call = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, *words]))
     start = builder.bitcast(pointer, byte)
     for offset in range(0, size, LINE):
-        line = builder.gep(start, [_INDEX(offset)])
+        line = builder.gep(start, [INDEX(offset)])
         builder.call(call, [line, ir.Constant(words[0], 0), ir.Constant(words[0], 3), ir.Constant(words[0], 1)])
 
 
@@ -66,21 +45,15 @@ def _tile(rows, side):
         signature = types.void(out, *[types.int64] * 2, x, *[types.int64] * 2, panels, *[types.int64] * 3)
 
         def codegen(context, builder, signature, arguments):
-            def start(number):
-                array = context.make_array(signature.args[number])(context, builder, arguments[number])
-                return builder.gep(array.data, [arguments[number + 1]])
-
             def moved(pointer, step, times):
-                return builder.gep(pointer, [builder.mul(_INDEX(times), step)])
+                return builder.gep(pointer, [builder.mul(INDEX(times), step)])
 
             _, _, out_step, _, _, x_step, _, _, panel_step, n = arguments
-            out, x, panel = start(0), start(3), start(6)
+            out, x, panel = (start_of(context, builder, signature, arguments, number) for number in (0, 3, 6))
             halves = signature.args[6].dtype == types.uint16
-            kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-            multiply_add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
             parts = range(0, side * PANEL, LANES)
             places = [
-                builder.bitcast(builder.gep(moved(out, out_step, row), [_INDEX(part)]), _VECTOR.as_pointer())
+                builder.bitcast(builder.gep(moved(out, out_step, row), [INDEX(part)]), VECTOR.as_pointer())
                 for row in range(rows)
                 for part in parts
             ]
@@ -89,13 +62,13 @@ def _tile(rows, side):
             entry, body, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(body)  # n is at least 1
             builder.position_at_end(body)
-            k, sums = builder.phi(_INDEX), [builder.phi(_VECTOR) for _ in places]
-            k.add_incoming(_INDEX(0), entry)
-            line = builder.mul(k, _INDEX(PANEL))
+            k, sums = builder.phi(INDEX), [builder.phi(VECTOR) for _ in places]
+            k.add_incoming(INDEX(0), entry)
+            line = builder.mul(k, INDEX(PANEL))
             weights = [
-                _load_weights(
+                load(
                     builder,
-                    builder.gep(moved(panel, panel_step, part // PANEL), [builder.add(line, _INDEX(part % PANEL))]),
+                    builder.gep(moved(panel, panel_step, part // PANEL), [builder.add(line, INDEX(part % PANEL))]),
                     halves,
                 )
                 for part in parts
@@ -103,15 +76,15 @@ def _tile(rows, side):
             if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
                 ahead = builder.gep(panel, [builder.add(line, panel_step)])
                 _prefetch(builder, ahead, PANEL * (2 if halves else 4))
-            spread = [_spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
+            wide = [spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
             after = [
-                builder.call(multiply_add, [spread[index // len(parts)], weights[index % len(parts)], own])
+                multiply_add(builder, wide[index // len(parts)], weights[index % len(parts)], own)
                 for index, own in enumerate(sums)
             ]
-            following = builder.add(k, _INDEX(1))
+            following = builder.add(k, INDEX(1))
             k.add_incoming(following, body)
             for own, later in zip(sums, after, strict=True):
-                own.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), entry)
+                own.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), entry)
                 own.add_incoming(later, body)
             builder.cbranch(builder.icmp_signed("<", following, n), body, done)
             builder.position_at_end(done)
@@ -128,7 +101,7 @@ _tile_1, _tile_2, _tile_3, _tile_6, _tile_12 = (_tile(rows, 1) for rows in (1, 2
 _tile_1_by_2, _tile_1_by_3, _tile_1_by_4 = (_tile(1, side) for side in (2, 3, 4))
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def _add_row(out, out_at, x, x_at, n, panels, base, step, first, last):
     """As `add_product` for one row and n of one pass: panels side by side, so that no sum waits for the one before."""
     p = first
@@ -148,7 +121,7 @@ def _add_row(out, out_at, x, x_at, n, panels, base, step, first, last):
             p += 1
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def add_product(out, out_at, out_step, x, x_at, x_step, rows, n, panels, base, step, first, last):
     """Columns of panels `first` to `last` of `rows` rows: out += x times a packed matrix. All arrays are flat.
 
@@ -180,7 +153,7 @@ def add_product(out, out_at, out_step, x, x_at, x_step, rows, n, panels, base, s
                     row += 1
 
 
-@njit(**FAST)
+@njit(**STRICT)
 def multiply(out, row, x, rows, n, panels, base, first, last):
     """Panels `first` to `last` of `rows` rows, from `row` on: out [R, O] += x [rows, >= n] times a packed matrix."""
     add_product(

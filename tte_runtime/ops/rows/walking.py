@@ -11,13 +11,13 @@ from numba import njit
 
 from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.compiled import run_layers
+from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.scoring import likeliest, score_tokens
 from tte_runtime.ops.rows.sources import SOURCES
-from tte_runtime.ops.rows.values import FAST
 
 
 def _entry(made_of):
-    @njit(cache=True, **FAST)
+    @njit(cache=True, **STRICT)
     def run_steps(
         hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, pages, taps, tap_layer, depth, ends,
         planes, matrices, vectors, sizes, eps, shared, counter, embed, norm, output, stops, tokens,
