@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tte_runtime.models.decoder import Ends, LayerStack, LayerWeights, Taps
+from tte_runtime.models.layers import Ends, LayerStack, LayerWeights, Taps
 from tte_runtime.models.rope import RopeSpec
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.ops import StepLayout, TorchOps

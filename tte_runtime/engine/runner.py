@@ -19,7 +19,8 @@ from tte_runtime.engine.sampler import draw_for
 from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import UNKNOWN, Features, Sequence
 from tte_runtime.errors import OptionError
-from tte_runtime.models.decoder import Decoder, Ends, Taps
+from tte_runtime.models.decoder import Decoder
+from tte_runtime.models.layers import Ends, Taps
 from tte_runtime.ops import StepLayout
 from tte_runtime.ops.transfer import to_device, upload
 

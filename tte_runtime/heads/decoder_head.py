@@ -14,7 +14,7 @@ import torch
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.heads.blocks import Place
 from tte_runtime.heads.spec import DecoderLayers
-from tte_runtime.models.decoder import Ends, LayerStack, load_layer
+from tte_runtime.models.layers import Ends, LayerStack, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import Tensors
 from tte_runtime.ops import Pooling, StepLayout, TorchOps

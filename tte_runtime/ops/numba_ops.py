@@ -11,9 +11,10 @@ from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw
 from tte_runtime.ops.matrices import Dense, Kept
 from tte_runtime.ops.prefill import Prefill
+from tte_runtime.ops.rows.output import RowOutput
 from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.product import PanelMatrix
-from tte_runtime.ops.rows.stack import RowOutput, RowRotation, RowShape, RowStack
+from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
 from tte_runtime.ops.rows.team import Team
 from tte_runtime.ops.rows.tower import Block, RowBlock
 from tte_runtime.ops.torch_ops import TorchOps, norm_rows

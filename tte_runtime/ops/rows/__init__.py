@@ -1,5 +1,6 @@
-"""The rows of a step on a CPU, compiled: all layers, one product, and the scores of next tokens, each as one call.
+"""The rows of a step on a CPU, compiled: all layers, several steps, a tower's block, one product, and scores of tokens.
 
-`packing` lays weights out in the order in which they are read and `tiles` multiplies with them; `compiled` and
-`scoring` are what is called, `stack` and `product` call it, with tensors. Importing this imports no Numba.
+`packing` lays weights out in the order in which they are read and `tiles` multiplies with them. `compiled`, `walking`,
+`blocks` and `scoring` are what is called; `stack`, `tower`, `product` and `output` call it, with tensors. Importing it
+imports no Numba.
 """

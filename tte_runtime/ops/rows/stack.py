@@ -1,14 +1,11 @@
-"""The compiled calls with tensors around them: a step's layers, and the output embeddings.
+"""A step's layers, and walks of several steps, with tensors around the compiled calls.
 
 Knows tensors, pages and layouts; knows no request.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +15,8 @@ from numpy.typing import NDArray
 
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import StepLayout
-from tte_runtime.ops.rows.packing import Layer, as_array, is_bfloat16, pack_layers, whole_panels
+from tte_runtime.ops.rows.output import RowOutput, compiling
+from tte_runtime.ops.rows.packing import Layer, pack_layers, whole_panels
 from tte_runtime.ops.rows.team import Team
 
 A_WALK = 12e6  # weights that one thread reads and multiplies in about a millisecond, see team.py
@@ -225,52 +223,6 @@ class RowStack:
             np.zeros(1, np.int64),
         )
         return first, last
-
-
-class RowOutput:
-    """Output embeddings [V, C] for the states of next tokens.
-
-    Args:
-        weight: shared, not copied, unless it can be kept in half its bytes.
-        team: who computes.
-    """
-
-    def __init__(self, weight: torch.Tensor, team: Team) -> None:
-        from tte_runtime.ops.rows import scoring
-
-        self._score, self._likeliest = scoring.score_tokens, scoring.likeliest
-        self._size = weight.shape[0]
-        self.matrix = as_array(weight, exact=is_bfloat16(weight))
-        self._team = team
-        with compiling("scores of tokens"):
-            self.likeliest(torch.zeros(1, weight.shape[1]), torch.ones(weight.shape[1]), 1e-6)
-
-    def scores(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> NDArray[np.float32]:
-        """Of every token after the final norm: [S, C] -> float32 [S, V]."""
-        states, weight = hidden.float().numpy(), norm.float().numpy()
-        out = np.empty((len(states), self._size), np.float32)
-
-        def part(me: int, size: int) -> None:
-            first, last = self._size * me // size, self._size * (me + 1) // size
-            self._score(states, weight, np.float32(eps), self.matrix, out, first, last)
-
-        self._team.run(part, self._team.size_for(self.matrix.size, len(states)))
-        return out
-
-    def likeliest(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:
-        """The tokens of the highest scores, the lowest id of equal ones: [S, C] -> int64 [S]."""
-        tokens = np.empty(len(hidden), np.int64)
-        self._likeliest(self.scores(hidden, norm, eps), tokens)
-        return torch.from_numpy(tokens)
-
-
-@contextlib.contextmanager
-def compiling(what: str) -> Iterator[None]:
-    """Say on stderr when something took a compiler's time. Numba keeps its results on disk, so it does so once."""
-    began = time.perf_counter()
-    yield
-    if (seconds := time.perf_counter() - began) > 1:
-        print(f"{what}: compiled for this CPU in {seconds:.0f} s, kept for later starts", file=sys.stderr, flush=True)
 
 
 def _kept(pages: torch.Tensor) -> NDArray[Any]:
