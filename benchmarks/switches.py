@@ -20,7 +20,10 @@ from benchmarks.ways import ROLE, Runtime
 from benchmarks.workload import make_batch
 from tte_runtime import loading
 from tte_runtime.config import EngineConfig
+from tte_runtime.engine.runner import Runner
 from tte_runtime.engine.sequence import Sequence
+from tte_runtime.inputs.pixel_table import PixelTable
+from tte_runtime.models import vision
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.ops import TorchOps, select_ops, torch_ops
 from tte_runtime.ops.matrices import Dense, Matrix, pack_matrix
@@ -51,6 +54,12 @@ def _twice(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]
 def _full_depth(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]:
     """Closing and suffix tokens run through layers that nothing reads."""
     with patch.object(Sequence, "only_tapped", property(lambda sequence: False)):
+        return _together(runtime, batch, think)
+
+
+def _step_by_step(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]:
+    """Every decode step is a call of its own."""
+    with patch.object(Runner, "_longest_walk", lambda *_: 1):
         return _together(runtime, batch, think)
 
 
@@ -150,6 +159,16 @@ def _unpacked(spec: DecoderSpec) -> AbstractContextManager[Any]:
     return patch.object(torch_ops, "pack_matrix", lambda weight, weights: Dense(weight))
 
 
+def _own_blocks(spec: DecoderSpec) -> AbstractContextManager[Any]:
+    """A tower's blocks are transformers' modules, with packed products."""
+    return patch.object(vision, "fuse_blocks", lambda tower, ops: None)
+
+
+def _own_pixels(spec: DecoderSpec) -> AbstractContextManager[Any]:
+    """Pictures go through the checkpoint's processor."""
+    return patch.object(PixelTable, "learn", lambda processor: None)
+
+
 def _through_torch(name: str) -> Callable[[DecoderSpec], AbstractContextManager[Any]]:
     """The kernels' backend is loaded with one of its methods in plain torch, on weights as they were before packing."""
 
@@ -193,6 +212,9 @@ SWITCHES = (
     Switch("vision cache", ORDERS, off={"vision_cache_mb": 0}),
     Switch("continuous batching", MANY, off={"max_batch_size": 1}),
     Switch("compiled steps", ONE, off={"kernels": "torch"}, needs=_numba),
+    Switch("several steps a call", ONE, embed=_step_by_step, needs=_numba),
+    Switch("a tower's block in one call", ONE, loading=_own_blocks, needs=_numba),
+    Switch("pictures by a table", ONE, loading=_own_pixels),
     Switch("merged weights", ONE, loading=_unmerged, needs=_torch),
     Switch("packed weights", ONE, loading=_unpacked, needs=_torch),
     Switch("last tokens stop at the tap", ONE, embed=_full_depth),

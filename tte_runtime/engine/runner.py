@@ -20,7 +20,7 @@ from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import UNKNOWN, Features, Sequence
 from tte_runtime.errors import OptionError
 from tte_runtime.models.decoder import Decoder
-from tte_runtime.models.layers import Ends, Taps
+from tte_runtime.models.layers import Taps
 from tte_runtime.ops import StepLayout
 from tte_runtime.ops.transfer import to_device, upload
 
@@ -33,9 +33,8 @@ class StepOutput:
     """What a step computed, on the device.
 
     Attributes:
-        hidden: [T, C], states before the final norm, in the order of the chunks. If no request of the batch needs them
-            for its readout, only the last row of each chunk means anything, and those of a captured step are not the
-            caller's to keep.
+        hidden: [T, C], states before the final norm, in the order of the chunks. From a captured step they are the
+            caller's to keep only if a request of the batch needs them for its readout.
         tokens: int64, one a draw; `None` where nothing was drawn.
         walked: on a CPU, tokens that were drawn and fed on the way, before the states and tokens above: a list of one a
             draw for every further step that was made.
@@ -133,18 +132,8 @@ class Runner:
             stops = {stop for sequence, _ in draws for stop in sequence.request.stop_ids}
             hidden, drawn = self.decoder.walk(states, positions, layout, self.kv_pages, self.taps, stops, steps)
             return StepOutput(hidden, drawn[-1], walked=drawn[:-1].tolist())
-        ends = self._ends(batch, layout)
-        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, depth, deepstack, ends)
-        if ends is not None:
-            states[ends.rows] = hidden  # in the place that it has in the batch; nobody reads the others
-            hidden = states
+        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, depth, deepstack)
         return StepOutput(hidden, self.draw(hidden, draws) if draws else None)
-
-    def _ends(self, batch: Batch, layout: StepLayout) -> Ends | None:
-        """The last rows of prompts, if no others will be read of the last layer, and it costs no bits."""
-        if batch.decode or not self.decoder.spares_rows or any(chunk.sequence.needs_states for chunk in batch.chunks):
-            return None
-        return Ends.of(layout)
 
     def _longest_walk(self, batch: Batch, draws: Draws) -> int:
         """How many steps may be made before the host has to look at a token, at least 1."""

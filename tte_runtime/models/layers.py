@@ -124,11 +124,6 @@ class LayerStack:
         self.rows = ops.fuse(layers, spec, self.rope, decodes=decodes)  # all layers as one call, where there is one
         self.layers = [] if self.rows is not None and self.rows.prompts else layers  # nobody else will read them
 
-    @property
-    def spares_rows(self) -> bool:
-        """Rows of a prompt have the same bits where `forward` is given `ends`, so that a step may be."""
-        return self.rows is not None and self.rows.prompts
-
     def forward(
         self,
         hidden: torch.Tensor,
