@@ -164,7 +164,8 @@ class Engine:
         started = time.perf_counter()
         draws, copies = self._draws(batch, started)
         output = self._backend(batch).forward(batch, draws)
-        batch = self._walk(batch, output.walked)
+        if output.walked:
+            batch = self._walk(batch, output.walked)
         tokens = None if output.tokens is None else HostCopy(output.tokens)
         flight = Flight(batch, started, output, HostCopy(last_sums(batch, output.hidden)), tokens)
         row = 0

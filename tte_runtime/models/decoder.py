@@ -54,10 +54,9 @@ class Decoder(LayerStack):
                 self._walk_nowhere()
 
     def _walk_nowhere(self) -> None:
-        one = torch.ones(1, dtype=torch.int32)
-        layout = StepLayout(True, one.long(), one[None], torch.tensor([0, 1], dtype=torch.int32), one, (1,), (1,))
+        at = torch.ones(3, 1, dtype=torch.int64)
         with torch.inference_mode():
-            self.walk(self.embed[:1], one.long().expand(3, -1), layout, self.new_pages(2), None, (), 1)
+            self.walk(self.embed[:1], at, StepLayout.one_token(), self.new_pages(2), None, (), 1)
 
     @classmethod
     def load(cls, files: Tensors, spec: DecoderSpec, ops: TorchOps, *, device: str, dtype: torch.dtype) -> Decoder:

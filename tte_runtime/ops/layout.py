@@ -36,6 +36,13 @@ class StepLayout:
     query_lens_host: tuple[int, ...]
     kv_lens_host: tuple[int, ...]
 
+    @classmethod
+    def one_token(cls) -> StepLayout:
+        """A decode step on a CPU of one row, the first token of page 1, for calls that only have to be compiled."""
+        one = torch.ones(1, dtype=torch.int32)
+        starts = torch.tensor([0, 1], dtype=torch.int32)
+        return cls(True, one.long() * PAGE_SIZE, one[None], starts, one, (1,), (1,))
+
     # What TorchOps needs in every layer, made once a step.
 
     @cached_property

@@ -76,6 +76,14 @@ def whole_panels(size: int) -> int:
     return -(-size // PANEL) * PANEL
 
 
+def pad_rows(rows: torch.Tensor) -> torch.Tensor:
+    """A float32 copy of [R, C], whole panels wide, zeros behind."""
+    width = rows.shape[1]
+    wide = torch.empty(rows.shape[0], whole_panels(width))
+    wide[:, :width], wide[:, width:] = rows, 0
+    return wide
+
+
 def pack_matrix(matrix: torch.Tensor, *, exact: bool) -> NDArray[Any]:
     """A matrix [O, I] in panels, flat."""
     size, n = matrix.shape

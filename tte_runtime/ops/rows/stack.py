@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tte_runtime.config import PAGE_SIZE
 from tte_runtime.ops.layout import StepLayout
 from tte_runtime.ops.rows.output import RowOutput, compiling
-from tte_runtime.ops.rows.packing import Layer, pack_layers, whole_panels
+from tte_runtime.ops.rows.packing import Layer, pack_layers, pad_rows, whole_panels
 from tte_runtime.ops.rows.team import Team
 
 A_WALK = 12e6  # weights that one thread reads and multiplies in about a millisecond, see team.py
@@ -90,11 +90,9 @@ class RowStack:
 
     def _compile(self, shape: RowShape, dtype: torch.dtype) -> None:
         """Go through no layer, so that no request waits for the compiler."""
-        one = torch.ones(1, dtype=torch.int32)
-        layout = StepLayout(True, one.long(), one[None], torch.tensor([0, 1], dtype=torch.int32), one, (1,), (1,))
         states = torch.zeros(1, shape.hidden_size, dtype=dtype)
         pages = states.new_zeros(1, 2, 2, shape.num_kv_heads, PAGE_SIZE, 2 * len(self._inv_freq))
-        self.forward(states, one.long().expand(3, -1), layout, pages, depth=0)
+        self.forward(states, torch.ones(3, 1, dtype=torch.int64), StepLayout.one_token(), pages, depth=0)
 
     @property
     def num_bytes(self) -> int:
@@ -127,7 +125,7 @@ class RowStack:
         assert layout.decode or self.prompts, "prompts take the path of plain torch"
         rows, width = hidden.shape
         size, by_rows = self._team.plan(self._packed.matrices.size, rows)
-        states = self._padded(hidden)
+        states = pad_rows(hidden)
         first, last = self._arguments(states, positions, layout, pages, taps, depth, deepstack, ends, size, by_rows)
         self._team.run(lambda me, team: self._run(*first, layout.decode, *last, by_rows, me, team), size)
         return (states if ends is None else states[ends])[:, :width].to(hidden.dtype)
@@ -163,7 +161,7 @@ class RowStack:
         from tte_runtime.ops.rows import walking  # its compiling waits for the first model that is small enough
 
         rows, width = hidden.shape
-        states, tokens = self._padded(hidden), np.empty((steps, rows), np.int64)
+        states, tokens = pad_rows(hidden), np.empty((steps, rows), np.int64)
         first, last = self._arguments(states, positions, layout, pages, taps, None, None, None, 1, False)
         hidden_in, positions_in, axes, inv_freq, factor, slots, starts, table, lengths = first
         made = walking.run_steps(
@@ -171,13 +169,6 @@ class RowStack:
             words.embed.numpy(), words.norm.numpy(), output.matrix, words.stops, tokens,
         )  # fmt: skip
         return states[:, :width], torch.from_numpy(tokens[:made])
-
-    def _padded(self, hidden: torch.Tensor) -> torch.Tensor:
-        """A float32 copy of states [R, C], whole panels wide."""
-        width = hidden.shape[1]
-        states = torch.empty(hidden.shape[0], whole_panels(width))
-        states[:, :width], states[:, width:] = hidden, 0
-        return states
 
     def _arguments(
         self,

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.packing import PANEL, whole_panels
-from tte_runtime.ops.rows.vectors import INDEX, LANES, VECTOR, load, multiply_add, spread, start_of
+from tte_runtime.ops.rows.vectors import INDEX, LANES, VECTOR, in_16_bits, load, multiply_add, spread, start_of
 
 LINE = 64  # bytes that memory gives at a time
 DEPTH = 768  # inputs of a pass: a panel of them stays in the second cache, the rows of a tile in the first
@@ -50,7 +50,7 @@ def _tile(rows, side):
 
             _, _, out_step, _, _, x_step, _, _, panel_step, n = arguments
             out, x, panel = (start_of(context, builder, signature, arguments, number) for number in (0, 3, 6))
-            halves = signature.args[6].dtype == types.uint16
+            halves = in_16_bits(signature.args[6])
             parts = range(0, side * PANEL, LANES)
             places = [
                 builder.bitcast(builder.gep(moved(out, out_step, row), [INDEX(part)]), VECTOR.as_pointer())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tte_runtime.ops.rows.packing import is_bfloat16, pack_matrix, whole_panels
+from tte_runtime.ops.rows.packing import is_bfloat16, pack_matrix, pad_rows, whole_panels
 from tte_runtime.ops.rows.team import Team
 
 # By name in a config, the two numbers of `gelu` in values.py; a gated MLP takes none.
@@ -78,8 +78,7 @@ class RowBlock:
         """
         rows, width = hidden.shape
         half = width // self._sizes[1] // 2
-        states = torch.empty(rows, whole_panels(width))
-        states[:, :width], states[:, width:] = hidden, 0
+        states = pad_rows(hidden)
         size, by_rows = self._team.plan(self.matrices.size, rows)
         arguments = (
             states.numpy(),

@@ -37,7 +37,6 @@ def _entry(made_of):
         rows, width = hidden.shape[0], sizes[0]
         states, scores = np.empty((rows, width), np.float32), np.empty((rows, embed.shape[0]), np.float32)
         for step in range(tokens.shape[0]):
-            counter[0] = 0
             run_layers(
                 hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, True, pages, taps, tap_layer,
                 depth, ends, planes, matrices, vectors, sizes, eps, shared, counter, False, 0, 1,
