@@ -161,7 +161,12 @@ def _unpacked(spec: DecoderSpec) -> AbstractContextManager[Any]:
 
 def _own_blocks(spec: DecoderSpec) -> AbstractContextManager[Any]:
     """A tower's blocks are transformers' modules, with packed products."""
-    return patch.object(vision, "fuse_blocks", lambda tower, ops: None)
+    return patch.multiple(vision, fuse_tower=lambda tower, ops: None, fuse_blocks=lambda tower, ops: None)
+
+
+def _own_tower(spec: DecoderSpec) -> AbstractContextManager[Any]:
+    """A tower is transformers' module, each of its blocks one call."""
+    return patch.object(vision, "fuse_tower", lambda tower, ops: None)
 
 
 def _own_pixels(spec: DecoderSpec) -> AbstractContextManager[Any]:
@@ -213,7 +218,8 @@ SWITCHES = (
     Switch("continuous batching", MANY, off={"max_batch_size": 1}),
     Switch("compiled steps", ONE, off={"kernels": "torch"}, needs=_numba),
     Switch("several steps a call", ONE, embed=_step_by_step, needs=_numba),
-    Switch("a tower's block in one call", ONE, loading=_own_blocks, needs=_numba),
+    Switch("a whole tower in one call", ONE, loading=_own_tower, needs=_numba),
+    Switch("a tower, or its blocks, in one call", ONE, loading=_own_blocks, needs=_numba),
     Switch("pictures by a table", ONE, loading=_own_pixels),
     Switch("merged weights", ONE, loading=_unmerged, needs=_torch),
     Switch("packed weights", ONE, loading=_unpacked, needs=_torch),

@@ -57,19 +57,20 @@ def read_block(block: Any, config: Any) -> Block | None:
         second = mlp.down_proj
     else:
         first, second = (mlp.fc1, mlp.fc2) if hasattr(mlp, "fc1") else (mlp.linear_fc1, mlp.linear_fc2)
-        first = _affine(first)
+        first = affine(first)
     return Block(
         heads=config.num_heads,
         eps=norms[0].eps if hasattr(norms[0], "eps") else norms[0].variance_epsilon,
-        input_norm=_affine(norms[0]),
-        qkv=_affine(block.attn.qkv),
-        out=_affine(block.attn.proj),
-        post_norm=_affine(norms[1]),
+        input_norm=affine(norms[0]),
+        qkv=affine(block.attn.qkv),
+        out=affine(block.attn.proj),
+        post_norm=affine(norms[1]),
         first=first,
-        second=_affine(second),
+        second=affine(second),
         activation=config.hidden_act,
     )
 
 
-def _affine(module: Any) -> Affine:
+def affine(module: Any) -> Affine:
+    """Weight and bias of a module, not copied."""
     return Affine(module.weight.detach(), getattr(module, "bias", None))

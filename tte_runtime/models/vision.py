@@ -1,4 +1,5 @@
-"""The vision tower of a checkpoint: transformers' own module, run one picture or a batch at a time.
+"""The vision tower of a checkpoint: transformers' own module, or what a backend puts in its place, run one picture or a
+batch at a time.
 
 Knows patches and grids; knows nothing of prompts, caches or files of pictures.
 """
@@ -14,6 +15,7 @@ import torch
 from tte_runtime.errors import CheckpointError
 from tte_runtime.models.tower_blocks import FusedBlock, fuse_blocks
 from tte_runtime.models.weights import Tensors
+from tte_runtime.models.whole_tower import WholeTower, fuse_tower
 from tte_runtime.ops import TorchOps
 from tte_runtime.ops.matrices import Kept
 
@@ -72,9 +74,8 @@ class VisionTower:
             raise CheckpointError(f"the vision tower does not fit its config: {error}") from error
         # Buffers are not in the file and were made on the meta device: the rotary frequencies are made again.
         tower.rotary_pos_emb = type(tower.rotary_pos_emb)(*_rotary_arguments(tower, vision)).to(device)
-        self._tower = tower.eval().requires_grad_(False)
-        fuse_blocks(self._tower, ops)
-        _pack(self._tower, ops)
+        tower.eval().requires_grad_(False)
+        self._tower: Any = fuse_tower(tower, ops) or _in_pieces(tower, ops)
         self._merge = vision.spatial_merge_size**2
         self._device, self._dtype = device, dtype
 
@@ -92,7 +93,7 @@ class VisionTower:
         """
         if not pixels:
             return []
-        patches = torch.cat(list(pixels)).to(self._device, self._dtype)
+        patches = (torch.cat(list(pixels)) if len(pixels) > 1 else pixels[0]).to(self._device, self._dtype)
         planes = planes_of(self._tower(patches, grid_thw=torch.tensor(grids, device=self._device)))
         return list(planes.split([t * h * w // self._merge for t, h, w in grids]))
 
@@ -114,6 +115,13 @@ def planes_of(output: Any) -> torch.Tensor:
     return torch.stack([merged, *getattr(output, "deepstack_features", ())], dim=1)
 
 
+def _in_pieces(tower: torch.nn.Module, ops: TorchOps) -> torch.nn.Module:
+    """The tower as transformers runs it, its parts as the backend has them."""
+    fuse_blocks(tower, ops)
+    _pack(tower, ops)
+    return tower
+
+
 def _pack(tower: torch.nn.Module, ops: TorchOps) -> None:
     """Replace the layers that the backend packs.
 
@@ -131,13 +139,13 @@ def _pack(tower: torch.nn.Module, ops: TorchOps) -> None:
 
 
 def _tensors(tower: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Every weight of a tower by name: packed ones unpacked, those of fused blocks as they lie."""
+    """Every weight of a tower by name: packed ones unpacked, fused ones as they lie."""
     named = list(tower.named_modules())
     packed = {name: module.matrix.weight for name, module in named if isinstance(module, PackedLinear)}
     fused = {
         f"{name}.{kind}": torch.from_numpy(weights)
         for name, module in named
-        if isinstance(module, FusedBlock)
+        if isinstance(module, FusedBlock | WholeTower)
         for kind, weights in (("matrices", module.fused.matrices), ("vectors", module.fused.vectors))
     }
     return {**tower.state_dict(), **packed, **fused}

@@ -16,7 +16,7 @@ from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.product import PanelMatrix
 from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
 from tte_runtime.ops.rows.team import Team
-from tte_runtime.ops.rows.tower import Block, RowBlock
+from tte_runtime.ops.rows.tower import Block, RowBlock, RowTower, Tower
 from tte_runtime.ops.torch_ops import TorchOps, norm_rows
 
 
@@ -66,6 +66,10 @@ class NumbaOps(TorchOps):
     def fuse_block(self, block: Block) -> RowBlock | None:
         """A block of a vision tower as one call, in float32."""
         return RowBlock(block, self._team) if self._prompts else None
+
+    def fuse_tower(self, tower: Tower) -> RowTower | None:
+        """A whole vision tower as one call, in float32."""
+        return RowTower(tower, self._team) if self._prompts else None
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """As `TorchOps.rms_norm`, one row in the order of many."""

@@ -19,7 +19,7 @@ from tte_runtime.ops.matrices import Kept, OneDnn, pack_matrix
 from tte_runtime.ops.prefill import Prefill
 from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
-from tte_runtime.ops.rows.tower import Block, RowBlock
+from tte_runtime.ops.rows.tower import Block, RowBlock, RowTower, Tower
 from tte_runtime.ops.torch_attention import decode_rows, extend_sequences, write_pages
 
 
@@ -63,6 +63,10 @@ class TorchOps:
 
     def fuse_block(self, block: Block) -> RowBlock | None:
         """A block of a vision tower as one call, where the backend has that."""
+        return None
+
+    def fuse_tower(self, tower: Tower) -> RowTower | None:
+        """A whole vision tower as one call, where the backend has that."""
         return None
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -19,7 +19,7 @@ from tte_runtime.ops.rows.values import centred_norm, gate, gelu, norm, rotate
 
 
 @njit(**STRICT)
-def _normed(hidden, first, count, weight, bias, centred, eps, out):
+def norm_some(hidden, first, count, weight, bias, centred, eps, out):
     for row in range(count):
         if centred:
             centred_norm(hidden[first + row], weight, bias, eps, out[row])
@@ -64,74 +64,88 @@ def _lay_out(qkv, begin, end, head, heads, dim, key_panels, value_panels):
             value_panels[(d // PANEL * room + t) * PANEL + d % PANEL] = value
 
 
+@njit(**STRICT)
+def pass_block(
+    hidden, begin, end, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, met, me, team
+):  # fmt: skip
+    """hidden [N, padded C] becomes the states behind the block; rows `begin` to `end` are this thread's.
+
+    Args:
+        cos, sin: [N, D/2], of both halves of a head. bounds: [S + 1], where every picture's rows begin.
+        matrices, vectors: as `tower` lays them. sizes: (C, H, F, 1 where norms take the mean away, 1 where the MLP
+            is gated). curve: two numbers of `gelu`, where it is not.
+        qkv: room, [N, padded 3C]. mixed: room, [N, C]. counter: int64 [1]. met: how often all have met there.
+
+    Returns:
+        how often they have met now.
+    """
+    stride = hidden.shape[1]
+    width, heads, inner, centred, gated = sizes
+    outer, dim, room = 3 * width, width // heads, padded(inner)
+    outer_room, lines = padded(outer), (2 if gated else 1) * room
+    out_at = outer_room * width
+    first_at = out_at + stride * width
+    second_at = first_at + lines * width
+    input_norm, input_bias = vectors[:width], vectors[width : 2 * width]
+    post_norm, post_bias = vectors[2 * width : 3 * width], vectors[3 * width : 4 * width]
+    v = 4 * width
+    qkv_bias, v = vectors[v : v + outer], v + outer
+    out_bias, v = vectors[v : v + width], v + width
+    first_bias, v = vectors[v : v + lines], v + lines
+    second_bias = vectors[v : v + width]
+    scale = np.float32(1.0) / np.sqrt(np.float32(dim))
+    block = min(BLOCK, max(end - begin, 1))
+    normed, active = np.empty((block, width), np.float32), np.empty((block, room), np.float32)
+    both = np.empty((block, lines), np.float32)
+    for first in range(begin, end, block):
+        count = min(block, end - first)
+        norm_some(hidden, first, count, input_norm, input_bias, centred, eps, normed)
+        for row in range(first, first + count):
+            qkv[row, :outer], qkv[row, outer:] = qkv_bias, 0
+        multiply(qkv, first, normed, count, width, matrices, 0, 0, outer_room // PANEL)
+        for row in range(first, first + count):
+            for head in range(2 * heads):
+                own = qkv[row, head * dim : (head + 1) * dim]
+                rotate(own, cos[row], sin[row])
+                if head < heads:
+                    for d in range(dim):
+                        own[d] *= scale
+    met = meet(counter, team, met)
+    _attend(qkv, bounds, heads, dim, me, team, mixed)
+    met = meet(counter, team, met)
+    for first in range(begin, end, block):
+        count = min(block, end - first)
+        for row in range(first, first + count):
+            for i in range(width):
+                hidden[row, i] += out_bias[i]
+        multiply(hidden, first, mixed[first : first + count], count, width, matrices, out_at, 0, stride // PANEL)
+        norm_some(hidden, first, count, post_norm, post_bias, centred, eps, normed)
+        for row in range(count):
+            both[row] = first_bias
+        multiply(both, 0, normed, count, width, matrices, first_at, 0, lines // PANEL)
+        if gated:
+            gate(both, count, 0, room, active)
+        else:
+            gelu(both, count, room, curve[0], curve[1])
+        for row in range(first, first + count):
+            for i in range(width):
+                hidden[row, i] += second_bias[i]
+        states = active if gated else both
+        multiply(hidden, first, states, count, inner, matrices, second_at, 0, stride // PANEL)
+    return met
+
+
 def _entry(made_of):
     @njit(cache=True, **STRICT)
     def run_block(
         hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, me, team
     ):  # fmt: skip
-        """hidden [N, padded C] becomes the states behind the block.
-
-        Args:
-            cos, sin: [N, D/2], of both halves of a head. bounds: [S + 1], where every picture's rows begin.
-            matrices, vectors: as `tower` lays them. sizes: (C, H, F, 1 where norms take the mean away, 1 where the MLP
-                is gated). curve: two numbers of `gelu`, where it is not.
-            qkv: room, [N, padded 3C]. mixed: room, [N, C]. counter: int64 [1], 0.
-        """
+        """A block by itself; arguments as for `pass_block`, `counter` 0."""
         made_of  # noqa: B018
-        rows, stride = hidden.shape
-        width, heads, inner, centred, gated = sizes
-        outer, dim, room = 3 * width, width // heads, padded(inner)
-        outer_room, lines = padded(outer), (2 if gated else 1) * room
-        out_at = outer_room * width
-        first_at = out_at + stride * width
-        second_at = first_at + lines * width
-        input_norm, input_bias = vectors[:width], vectors[width : 2 * width]
-        post_norm, post_bias = vectors[2 * width : 3 * width], vectors[3 * width : 4 * width]
-        v = 4 * width
-        qkv_bias, v = vectors[v : v + outer], v + outer
-        out_bias, v = vectors[v : v + width], v + width
-        first_bias, v = vectors[v : v + lines], v + lines
-        second_bias = vectors[v : v + width]
-        scale = np.float32(1.0) / np.sqrt(np.float32(dim))
-        begin, end = share(rows, me, team)
-        block = min(BLOCK, max(end - begin, 1))
-        normed, active = np.empty((block, width), np.float32), np.empty((block, room), np.float32)
-        both = np.empty((block, lines), np.float32)
-        for first in range(begin, end, block):
-            count = min(block, end - first)
-            _normed(hidden, first, count, input_norm, input_bias, centred, eps, normed)
-            for row in range(first, first + count):
-                qkv[row, :outer], qkv[row, outer:] = qkv_bias, 0
-            multiply(qkv, first, normed, count, width, matrices, 0, 0, outer_room // PANEL)
-            for row in range(first, first + count):
-                for head in range(2 * heads):
-                    own = qkv[row, head * dim : (head + 1) * dim]
-                    rotate(own, cos[row], sin[row])
-                    if head < heads:
-                        for d in range(dim):
-                            own[d] *= scale
-        met = meet(counter, team, 0)
-        _attend(qkv, bounds, heads, dim, me, team, mixed)
-        meet(counter, team, met)
-        for first in range(begin, end, block):
-            count = min(block, end - first)
-            for row in range(first, first + count):
-                for i in range(width):
-                    hidden[row, i] += out_bias[i]
-            multiply(hidden, first, mixed[first : first + count], count, width, matrices, out_at, 0, stride // PANEL)
-            _normed(hidden, first, count, post_norm, post_bias, centred, eps, normed)
-            for row in range(count):
-                both[row] = first_bias
-            multiply(both, 0, normed, count, width, matrices, first_at, 0, lines // PANEL)
-            if gated:
-                gate(both, count, 0, room, active)
-            else:
-                gelu(both, count, room, curve[0], curve[1])
-            for row in range(first, first + count):
-                for i in range(width):
-                    hidden[row, i] += second_bias[i]
-            states = active if gated else both
-            multiply(hidden, first, states, count, inner, matrices, second_at, 0, stride // PANEL)
+        begin, end = share(hidden.shape[0], me, team)
+        pass_block(
+            hidden, begin, end, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, 0, me, team
+        )  # fmt: skip
 
     return run_block
 

@@ -1,11 +1,14 @@
-"""A block of a vision tower as one call, with tensors around it. Knows tensors and weights; knows no family."""
+"""A vision tower, or a block of one, as one call, with tensors around it. Knows tensors; knows no family."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tte_runtime.ops.rows.packing import is_bfloat16, pack_matrix, pad_rows, whole_panels
 from tte_runtime.ops.rows.team import Team
@@ -43,6 +46,23 @@ class Block:
     activation: str
 
 
+@dataclass(frozen=True)
+class Tower:
+    """Weights of a tower whose blocks all see whole pictures: I values of a patch, m patches to a feature of O.
+
+    Attributes:
+        patches: [C, I]. blocks: alike in all but their weights, in order.
+        norm: [C], with a bias. first: [m*C, m*C], GELU by the error function behind it. second: [O, m*C].
+    """
+
+    patches: torch.Tensor
+    blocks: tuple[Block, ...]
+    norm: Affine
+    eps: float
+    first: Affine
+    second: Affine
+
+
 class RowBlock:
     """A float32 block over the patches of pictures, none of which sees another's.
 
@@ -57,17 +77,11 @@ class RowBlock:
         from tte_runtime.ops.rows import blocks  # imports Numba, and compiles at its first call
 
         self._run, self._team = blocks.run_block, team
-        width, inner = block.second.weight.shape
-        curve = CURVES[block.activation]
-        self._sizes = (width, block.heads, inner, int(block.input_norm.bias is not None), int(curve is None))
-        self._curve = np.array(curve or (0, 0), np.float32)
-        self._eps = np.float32(block.eps)
-        parts = [block.qkv, block.out, *_lines(block.first, 2 if curve is None else 1), block.second]
-        exact = all(is_bfloat16(part.weight) for part in parts)
-        self.matrices = np.concatenate([pack_matrix(part.weight, exact=exact) for part in parts])
-        vectors = [block.input_norm.weight, _bias(block.input_norm), block.post_norm.weight, _bias(block.post_norm)]
-        lines = [_bias(part, whole_panels(inner)) for part in parts[2:-1]]
-        self.vectors = torch.cat([*vectors, _bias(block.qkv), _bias(block.out), *lines, _bias(block.second)]).numpy()
+        self._sizes, self._curve, self._eps = _sizes(block), _curve(block), np.float32(block.eps)
+        parts = _matrices(block)
+        exact = all(map(is_bfloat16, parts))
+        self.matrices = np.concatenate([pack_matrix(part, exact=exact) for part in parts])
+        self.vectors = torch.cat(_vectors(block)).numpy()
 
     def forward(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
         """[N, C] -> [N, C].
@@ -90,12 +104,98 @@ class RowBlock:
             self._sizes,
             self._curve,
             self._eps,
-            np.empty((rows, whole_panels(3 * width)), np.float32),
-            np.empty((rows, width), np.float32),
-            np.zeros(1, np.int64),
+            *_room(rows, width),
         )
         self._team.run(lambda me, team: self._run(*arguments, me, team), size if by_rows else 1)
         return states[:, :width]
+
+
+class RowTower:
+    """A float32 tower over the patches of pictures, none of which sees another's.
+
+    Each feature has the bits that its picture alone would give it.
+
+    Args:
+        tower: its weights, copied; matrices in 16 bits where that loses nothing.
+        team: who computes.
+    """
+
+    def __init__(self, tower: Tower, team: Team) -> None:
+        from tte_runtime.ops.rows import towers  # imports Numba, and compiles at its first call
+
+        self._run, self._team = towers.run_tower, team
+        block = tower.blocks[0]
+        self._sizes, self._curve = _sizes(block), _curve(block)
+        self._epsilons = np.array([block.eps, tower.eps], np.float32)
+        self._features = tower.second.weight.shape[0]
+        wide = tower.first.weight.shape[0]
+        self._merged = wide // self._sizes[0]
+        matrices = [_matrices(block) for block in tower.blocks]
+        parts = [tower.patches, *chain.from_iterable(matrices), tower.first.weight, tower.second.weight]
+        exact = all(map(is_bfloat16, parts))
+        self.matrices = np.concatenate([pack_matrix(part, exact=exact) for part in parts])
+        vectors = [torch.cat(_vectors(block)) for block in tower.blocks]
+        merger = [_bias(tower.first, whole_panels(wide)), _bias(tower.second, whole_panels(self._features))]
+        self.vectors = torch.cat([*vectors, tower.norm.weight, _bias(tower.norm), *merger]).numpy()
+        each = sum(whole_panels(part.shape[0]) * part.shape[1] for part in matrices[0])
+        self._shape = (len(vectors), each, len(vectors[0]), self._merged)
+
+    def forward(
+        self, patches: torch.Tensor, cos: NDArray[np.float32], sin: NDArray[np.float32], bounds: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """[N, I] -> [N / m, O].
+
+        Args:
+            patches: float32. cos, sin: [N, D / 2], the angles of either half of a head.
+            bounds: [S + 1], where every picture's patches begin.
+        """
+        rows, width = patches.shape[0], self._sizes[0]
+        features = torch.empty(rows // self._merged, whole_panels(self._features))
+        arguments = (
+            patches.contiguous().numpy(),
+            np.empty((rows, whole_panels(width)), np.float32),
+            cos,
+            sin,
+            bounds,
+            self.matrices,
+            self.vectors,
+            self._sizes,
+            self._shape,
+            self._curve,
+            self._epsilons,
+            *_room(rows, width),
+            features.numpy(),
+        )
+        size, by_rows = self._team.plan(self.matrices.size, rows)
+        self._team.run(lambda me, team: self._run(*arguments, me, team), size if by_rows else 1)
+        return features[:, : self._features]
+
+
+def _sizes(block: Block) -> tuple[int, int, int, int, int]:
+    """(C, H, F, 1 where norms take the mean away, 1 where the MLP is gated)."""
+    width, inner = block.second.weight.shape
+    return width, block.heads, inner, int(block.input_norm.bias is not None), int(CURVES[block.activation] is None)
+
+
+def _curve(block: Block) -> NDArray[np.float32]:
+    return np.array(CURVES[block.activation] or (0, 0), np.float32)
+
+
+def _room(rows: int, width: int) -> tuple[NDArray[Any], ...]:
+    """What a call writes into on its way: queries, keys and values; mixed values; a counter of meetings."""
+    wide = np.empty((rows, whole_panels(3 * width)), np.float32)
+    return wide, np.empty((rows, width), np.float32), np.zeros(1, np.int64)
+
+
+def _matrices(block: Block) -> list[torch.Tensor]:
+    return [block.qkv.weight, block.out.weight, *(part.weight for part in _lines(block)), block.second.weight]
+
+
+def _vectors(block: Block) -> list[torch.Tensor]:
+    norms = [block.input_norm.weight, _bias(block.input_norm), block.post_norm.weight, _bias(block.post_norm)]
+    room = whole_panels(block.second.weight.shape[1])
+    lines = [_bias(part, room) for part in _lines(block)]
+    return [*norms, _bias(block.qkv), _bias(block.out), *lines, _bias(block.second)]
 
 
 def _bias(part: Affine, room: int | None = None) -> torch.Tensor:
@@ -107,7 +207,8 @@ def _bias(part: Affine, room: int | None = None) -> torch.Tensor:
     return bias
 
 
-def _lines(part: Affine, number: int) -> list[Affine]:
-    """A layer cut into `number` layers of like size."""
+def _lines(block: Block) -> list[Affine]:
+    """The first layer of its MLP; where that is gated, gates and ups apart."""
+    part, number = block.first, 2 if CURVES[block.activation] is None else 1
     biases = [None] * number if part.bias is None else part.bias.chunk(number)
     return [Affine(weight, bias) for weight, bias in zip(part.weight.chunk(number), biases, strict=True)]

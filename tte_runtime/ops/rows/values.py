@@ -65,3 +65,21 @@ def gelu(states, rows, size, linear, cubic):
         for i in range(size):
             x = own[i]
             own[i] = x / (np.float32(1.0) + exp(-x * (linear + cubic * x * x)))
+
+
+@njit(**STRICT)
+def whole_gelu(states, rows, size):
+    """x times the normal distribution's share below x, of `size` columns of `rows` rows, in place: GELU by the error
+    function, within 2e-7 of |x| (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26).
+    """
+    for row in range(rows):
+        own = states[row]
+        for i in range(size):
+            x = own[i]
+            z = abs(x) * np.float32(0.70710678)
+            t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.3275911) * z)
+            y = np.float32(1.061405429)
+            for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+                y = y * t + np.float32(factor)
+            above = np.float32(0.5) * y * t * exp(-z * z)  # of |x|
+            own[i] = x * (above if x < 0 else np.float32(1.0) - above)
