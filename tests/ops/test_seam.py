@@ -12,30 +12,51 @@ from kernel_harness import DEVICE
 from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE, pages_of, table_of
 from tte_kernels.decode_attention.reference import decode_attention as reference
 from tte_runtime.ops import Pooling, StepLayout, TorchOps
+from tte_runtime.ops.numba_ops import NumbaOps
 from tte_runtime.ops.triton_ops import TritonOps
 
 EPS = 1e-6
+
+
+def backend_of(name: str) -> TorchOps:
+    if name == "triton":
+        return TritonOps()
+    if DEVICE == "cuda":
+        pytest.skip("steps are compiled by Numba on a CPU")
+    pytest.importorskip("numba")
+    return NumbaOps(1)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
+@pytest.mark.parametrize("backend", ["triton", "numba"])
 @pytest.mark.parametrize("mean", [False, True], ids=["last", "mean"])
-def test_every_vector_has_its_own_cut_and_norm(mean: bool) -> None:
+def test_every_vector_has_its_own_cut_and_norm(mean: bool, backend: str) -> None:
+    ops = backend_of(backend)
     lengths, dims, normalize = [1, 7, 63, 2], [96, 8, 64, 1], [True, True, False, False]
     hidden, norm = random(sum(lengths), 96), 1 + 0.1 * random(96, seed=1)
     pooling = Pooling.of(lengths, dims, normalize, hidden.device, mean=mean)
-    torch_out, triton_out = (ops.pool_normalize(hidden, norm, EPS, pooling) for ops in (TorchOps(), TritonOps()))
-    torch.testing.assert_close(triton_out, torch_out, atol=2e-6, rtol=1e-5)
-    for row, dim, flag in zip(triton_out, dims, normalize, strict=True):
+    in_torch, fused = (one.pool_normalize(hidden, norm, EPS, pooling) for one in (TorchOps(), ops))
+    torch.testing.assert_close(fused, in_torch, atol=2e-6, rtol=1e-5)
+    for row, dim, flag in zip(fused, dims, normalize, strict=True):
         assert not row[dim:].any() and row[:dim].any()
         assert (abs(row.norm().item() - 1) < 1e-6) == flag
     for index, length in enumerate(lengths):  # alone, the same bits
         start = sum(lengths[:index])
         single = Pooling.of([length], [dims[index]], [normalize[index]], hidden.device, mean=mean)
-        alone = TritonOps().pool_normalize(hidden[start : start + length], norm, EPS, single)
-        assert torch.equal(alone[0], triton_out[index])
+        alone = ops.pool_normalize(hidden[start : start + length], norm, EPS, single)
+        assert torch.equal(alone[0], fused[index])
+
+
+@pytest.mark.parametrize("backend", ["triton", "numba"])
+def test_a_vector_of_zeros_stays_one_and_nan_shows(backend: str) -> None:
+    hidden = torch.zeros(2, 64, device=DEVICE)
+    hidden[1, 5] = float("nan")
+    pooling = Pooling.of([1, 1], [64, 64], [True, True], hidden.device)
+    vectors = backend_of(backend).pool_normalize(hidden, random(64), EPS, pooling)
+    assert not vectors[0].any() and vectors[1].isnan().all()
 
 
 @pytest.mark.parametrize("rubbish", [float("nan"), float("inf")], ids=str)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -110,18 +111,21 @@ def mrope_positions(length: int, spans: Sequence[tuple[int, tuple[int, int, int]
     Returns:
         int64 [3, length], and the delta: token i after the prompt stands at position i + delta on all axes.
     """
-    positions = torch.empty(3, length, dtype=torch.int64)
+    positions = np.empty((3, length), np.int64)
     done, position = 0, 0
     for start, (t, h, w), interval in spans:
         text = start - done
-        positions[:, done:start] = torch.arange(position, position + text)
+        positions[:, done:start] = np.arange(position, position + text)
         position += text
-        time = (torch.arange(t) * torch.tensor(interval)).long()  # in float32, as transformers rounds it
-        grid = torch.meshgrid(time, torch.arange(h), torch.arange(w), indexing="ij")
+        time = np.arange(t, dtype=np.float32) * np.float32(interval)  # in float32, as transformers rounds it
         done = start + t * h * w
-        positions[:, start:done] = torch.stack(grid).reshape(3, -1) + position
+        grid = np.empty((3, t, h, w), np.int64)
+        grid[0] = time.astype(np.int64)[:, None, None] + position
+        grid[1] = np.arange(position, position + h)[:, None]
+        grid[2] = np.arange(position, position + w)
+        positions[:, start:done] = grid.reshape(3, -1)
         position += max(h, w)
-    positions[:, done:] = torch.arange(position, position + length - done)
+    positions[:, done:] = np.arange(position, position + length - done)
     # Text goes on after the larger side of a grid, however far its time reached. transformers 5 does so when it
     # generates and when it encodes, though the delta that its `get_rope_index` returns is counted from the maximum.
-    return positions, position - done
+    return torch.from_numpy(positions), position - done

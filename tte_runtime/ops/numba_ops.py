@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from tte_kernels.sample.reference import sample_logits
-from tte_runtime.ops.layout import Draw
+from tte_runtime.ops.layout import Draw, Pooling
 from tte_runtime.ops.matrices import Dense, Kept
 from tte_runtime.ops.prefill import Prefill
-from tte_runtime.ops.rows.output import RowOutput
+from tte_runtime.ops.rows.output import RowOutput, compiling
 from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.product import PanelMatrix
 from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
@@ -53,6 +54,9 @@ class NumbaOps(TorchOps):
 
     def pack_output(self, weight: torch.Tensor) -> Any:
         """The output embeddings [V, C] in the form that `next_tokens` takes."""
+        with compiling("finishing vectors"):
+            one = torch.ones(1, weight.shape[1])
+            self.pool_normalize(one, one[0], 1e-6, Pooling.of([1], [1], [True], one.device))
         return RowOutput(weight, self._team)
 
     def fuse(
@@ -85,3 +89,15 @@ class NumbaOps(TorchOps):
         return sample_logits(
             logits, draw.temperature, draw.seed, draw.position, draw.trace_index, draw.top_k, draw.top_p
         )
+
+    def pool_normalize(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, pooling: Pooling) -> torch.Tensor:
+        """As `TorchOps.pool_normalize`."""
+        if hidden.dtype != torch.float32:
+            return super().pool_normalize(hidden, norm, eps, pooling)
+        from tte_runtime.ops.rows.finishing import finish
+
+        vectors = np.zeros((len(pooling.dims), hidden.shape[1]), np.float32)
+        bounds, dims, normalize = pooling.cu_seqlens.numpy(), pooling.dims.numpy(), pooling.normalize.numpy()
+        states = hidden.contiguous().numpy()
+        finish(states, norm.numpy(), np.float32(eps), bounds, dims, normalize, pooling.mean, vectors)
+        return torch.from_numpy(vectors)
