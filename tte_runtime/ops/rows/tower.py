@@ -121,9 +121,9 @@ class RowTower:
     """
 
     def __init__(self, tower: Tower, team: Team) -> None:
-        from tte_runtime.ops.rows import towers  # imports Numba, and compiles at its first call
+        from tte_runtime.ops.rows import whole_tower  # imports Numba, and compiles at its first call
 
-        self._run, self._team = towers.run_tower, team
+        self._run, self._team = whole_tower.run_tower, team
         block = tower.blocks[0]
         self._sizes, self._curve = _sizes(block), _curve(block)
         self._epsilons = np.array([block.eps, tower.eps], np.float32)
