@@ -80,7 +80,8 @@ def test_the_same_bits_however_it_is_scheduled(
 ) -> None:
     """On a CPU in float32: alone and together, in any chunks, cold and warm, preempted, on one thread and on two."""
     pytest.importorskip("numba")
-    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    for limit in ("WORTH_DIVIDING", "WORTH_SHARING"):
+        monkeypatch.setattr(f"tte_runtime.ops.rows.team.{limit}", 0)
     ways: list[dict[str, Any]] = [
         {"threads": 1},
         {"threads": 2, "max_prefill_tokens": 7},

@@ -67,8 +67,8 @@ def test_weights_of_16_bits_give_what_their_values_give() -> None:
 
 
 def test_a_picture_has_its_bits_alone_and_on_any_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
-    monkeypatch.setattr("tte_runtime.ops.rows.team.ROWS_EACH", 4)
+    for limit in ("WORTH_DIVIDING", "WORTH_SHARING"):
+        monkeypatch.setattr(f"tte_runtime.ops.rows.team.{limit}", 0)
     tower, patches = tower_of(), patches_of(GRIDS)
     alone, both = (fused(tower, threads) for threads in (1, 2))
     together = both(patches, torch.tensor(GRIDS))

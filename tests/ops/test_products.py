@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ SHAPES = {"tiny": (320, 192), "narrow": (5, 7), "odd": (97, 513), "deep": (64, 1
 def test_a_product_of_any_number_of_rows(
     shape: tuple[int, int], exact: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    for limit in ("WORTH_DIVIDING", "WORTH_SHARING"):
+        monkeypatch.setattr(f"tte_runtime.ops.rows.team.{limit}", 0)
     torch.manual_seed(0)
     weight = torch.randn(shape) * shape[1] ** -0.5
     weight = weight.bfloat16().float() if exact else weight
@@ -44,6 +46,22 @@ def test_what_is_added_to_stays_the_callers_and_nothing_is_a_product_too() -> No
     matrix.times_plus(torch.randn(3, 8), residual)
     assert torch.equal(residual, before)
     assert matrix.times(torch.empty(0, 8)).shape == (0, 64)
+
+
+def test_nobody_waits_for_a_helper_that_sleeps() -> None:
+    """Pieces are taken by whoever is there; a share of the columns is its thread's own."""
+    begun, wake = threading.Event(), threading.Event()
+    team = Team(2)
+    assert team._helpers is not None
+    team._helpers.submit(lambda: (begun.set(), wake.wait(60)))
+    assert begun.wait(60)
+    weight, x = torch.randn(96, 2000), torch.randn(10_000, 2000)
+    matrix = PanelMatrix(weight, team)
+    size, block = team.plan(weight.numel(), 10_000)
+    assert (size, block) == (2, 128) and team.plan(weight.numel(), 60)[0] == 1
+    torch.testing.assert_close(matrix.times(x), x @ weight.T, rtol=1e-4, atol=1e-3)
+    assert not wake.is_set(), "it has slept through all of it"
+    wake.set()
 
 
 def test_a_nan_stays_in_its_row() -> None:

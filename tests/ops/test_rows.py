@@ -5,6 +5,7 @@ whoever a row is computed beside, on however many threads, in however many chunk
 from __future__ import annotations
 
 import itertools
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -167,7 +168,8 @@ def pages_before(stack: LayerStack, layout: StepLayout, num_pages: int) -> torch
 def test_compiled_prompts_are_the_layers_in_torch(
     shape: str, exact: bool, sizes: tuple[tuple[int, int], ...], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    for limit in ("WORTH_DIVIDING", "WORTH_SHARING"):
+        monkeypatch.setattr(f"tte_runtime.ops.rows.team.{limit}", 0)
     torch.manual_seed(3)
     stack = stack_of(shape, TorchOps(), exact=exact)
     fused = NumbaOps(threads).fuse(stack.layers, stack.spec, stack.rope, decodes=False)
@@ -190,12 +192,34 @@ def test_compiled_prompts_are_the_layers_in_torch(
     )
 
 
+@torch.inference_mode()
+def test_prompts_do_not_wait_for_a_helper_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_SHARING", 0)
+    stack = stack_of("tte_tiny", TorchOps(), exact=True)
+    alone, helped = NumbaOps(1), NumbaOps(2)
+    begun, wake = threading.Event(), threading.Event()
+    assert helped._team._helpers is not None
+    helped._team._helpers.submit(lambda: (begun.set(), wake.wait(60)))
+    assert begun.wait(60)
+    layout, num_pages = prompts_of(((61, 61), (40, 40)))
+    hidden, positions = random(101, stack.spec.hidden_size), torch.arange(101).expand(3, -1)
+    pages = pages_before(stack, layout, num_pages)
+    got = []
+    for ops in (alone, helped):
+        fused = ops.fuse(stack.layers, stack.spec, stack.rope, decodes=False)
+        assert fused is not None
+        got.append(fused.forward(hidden, positions, layout, pages.clone()))
+    assert torch.equal(*got) and not wake.is_set()
+    wake.set()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.inference_mode()
 def test_a_row_has_the_same_bits_beside_others_in_chunks_and_on_two_threads(
     shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    for limit in ("WORTH_DIVIDING", "WORTH_SHARING"):
+        monkeypatch.setattr(f"tte_runtime.ops.rows.team.{limit}", 0)
     torch.manual_seed(4)
     stack = stack_of(shape, TorchOps(), exact=False)
     one, two = (NumbaOps(threads).fuse(stack.layers, stack.spec, stack.rope, decodes=True) for threads in (1, 2))

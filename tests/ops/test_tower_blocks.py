@@ -67,7 +67,8 @@ def test_a_block_is_transformers_own(family: str, shape: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen2_5", "qwen3"])
 def test_a_picture_has_its_bits_alone_and_on_any_threads(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tte_runtime.ops.rows.team.WORTH_DIVIDING", 0)
+    for limit in ("WORTH_DIVIDING", "WORTH_SHARING"):
+        monkeypatch.setattr(f"tte_runtime.ops.rows.team.{limit}", 0)
     block, config = block_of(family)
     given = inputs(96, 32)
     read = read_block(block, config)

@@ -1,7 +1,7 @@
 """A block of a vision tower as one compiled call: norm, attention over whole pictures, norm, MLP.
 
-The tiles, norms and attention are those of a decoder's steps; nothing is causal, and nothing is kept. Threads divide
-the rows, and for attention the heads of pictures. Knows arrays; knows no tensor and no family.
+The tiles, norms and attention are those of a decoder's steps; nothing is causal, and nothing is kept. Threads take
+pieces of the rows, and for attention the heads of pictures. Knows arrays; knows no tensor and no family.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import numpy as np
 from numba import njit
 
 from tte_runtime.ops.rows.attention import TILE, attend_tile
-from tte_runtime.ops.rows.barrier import meet, share
-from tte_runtime.ops.rows.compiled import BLOCK
+from tte_runtime.ops.rows.barrier import finish, settle, take
 from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
@@ -28,8 +27,8 @@ def norm_some(hidden, first, count, weight, bias, centred, eps, out):
 
 
 @njit(**STRICT)
-def _attend(qkv, bounds, heads, dim, me, team, mixed):
-    """This thread's part of all (picture, head): qkv [N, 3 * H * D], queries scaled, into mixed [N, H * D]."""
+def _attend(qkv, bounds, heads, dim, counters, turn, together, mixed):
+    """Every (picture, head) is a piece: qkv [N, 3 * H * D], queries scaled, into mixed [N, H * D]."""
     longest = 0
     for picture in range(bounds.shape[0] - 1):
         longest = max(longest, bounds[picture + 1] - bounds[picture])
@@ -37,9 +36,10 @@ def _attend(qkv, bounds, heads, dim, me, team, mixed):
     value_panels = np.empty(padded(longest) * padded(dim), np.float32)
     scores, out = np.empty(TILE * padded(longest), np.float32), np.empty(TILE * padded(dim), np.float32)
     flat, step = qkv.reshape(-1), qkv.shape[1]
-    first_item, last_item = share((bounds.shape[0] - 1) * heads, me, team)
-    for item in range(first_item, last_item):
-        picture, head = item // heads, item % heads
+    pieces = (bounds.shape[0] - 1) * heads
+    taken = take(counters, turn, together, -1)
+    while taken < pieces:
+        picture, head = taken // heads, taken % heads
         begin, end = bounds[picture], bounds[picture + 1]
         _lay_out(qkv, begin, end, head, heads, dim, key_panels, value_panels)
         for row in range(begin, end, TILE):
@@ -47,6 +47,9 @@ def _attend(qkv, bounds, heads, dim, me, team, mixed):
                 flat, row * step + head * dim, step, min(TILE, end - row), end - begin, 0, dim, key_panels,
                 value_panels, padded(end - begin), scores, out, mixed, row, head * dim,
             )  # fmt: skip
+        finish(counters, turn, together)
+        taken = take(counters, turn, together, taken)
+    settle(counters, turn, together, pieces)
 
 
 @njit(**STRICT)
@@ -66,20 +69,18 @@ def _lay_out(qkv, begin, end, head, heads, dim, key_panels, value_panels):
 
 @njit(**STRICT)
 def pass_block(
-    hidden, begin, end, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, met, me, team
+    hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counters, turn, together, block
 ):  # fmt: skip
-    """hidden [N, padded C] becomes the states behind the block; rows `begin` to `end` are this thread's.
+    """hidden [N, padded C] becomes the states behind the block; three turns of pieces, from `turn` on.
 
     Args:
         cos, sin: [N, D/2], of both halves of a head. bounds: [S + 1], where every picture's rows begin.
         matrices, vectors: as `tower` lays them. sizes: (C, H, F, 1 where norms take the mean away, 1 where the MLP
             is gated). curve: two numbers of `gelu`, where it is not.
-        qkv: room, [N, padded 3C]. mixed: room, [N, C]. counter: int64 [1]. met: how often all have met there.
-
-    Returns:
-        how often they have met now.
+        qkv: room, [N, padded 3C]. mixed: room, [N, C]. counters: int64, 0, see `barrier`.
+        together: whether other threads take pieces, too. block: rows of a piece.
     """
-    stride = hidden.shape[1]
+    rows, stride = hidden.shape
     width, heads, inner, centred, gated = sizes
     outer, dim, room = 3 * width, width // heads, padded(inner)
     outer_room, lines = padded(outer), (2 if gated else 1) * room
@@ -94,11 +95,13 @@ def pass_block(
     first_bias, v = vectors[v : v + lines], v + lines
     second_bias = vectors[v : v + width]
     scale = np.float32(1.0) / np.sqrt(np.float32(dim))
-    block = min(BLOCK, max(end - begin, 1))
+    blocks = (rows + block - 1) // block
     normed, active = np.empty((block, width), np.float32), np.empty((block, room), np.float32)
     both = np.empty((block, lines), np.float32)
-    for first in range(begin, end, block):
-        count = min(block, end - first)
+    taken = take(counters, turn, together, -1)
+    while taken < blocks:
+        first = taken * block
+        count = min(block, rows - first)
         norm_some(hidden, first, count, input_norm, input_bias, centred, eps, normed)
         for row in range(first, first + count):
             qkv[row, :outer], qkv[row, outer:] = qkv_bias, 0
@@ -110,11 +113,14 @@ def pass_block(
                 if head < heads:
                     for d in range(dim):
                         own[d] *= scale
-    met = meet(counter, team, met)
-    _attend(qkv, bounds, heads, dim, me, team, mixed)
-    met = meet(counter, team, met)
-    for first in range(begin, end, block):
-        count = min(block, end - first)
+        finish(counters, turn, together)
+        taken = take(counters, turn, together, taken)
+    settle(counters, turn, together, blocks)
+    _attend(qkv, bounds, heads, dim, counters, turn + 1, together, mixed)
+    taken = take(counters, turn + 2, together, -1)
+    while taken < blocks:
+        first = taken * block
+        count = min(block, rows - first)
         for row in range(first, first + count):
             for i in range(width):
                 hidden[row, i] += out_bias[i]
@@ -132,20 +138,21 @@ def pass_block(
                 hidden[row, i] += second_bias[i]
         states = active if gated else both
         multiply(hidden, first, states, count, inner, matrices, second_at, 0, stride // PANEL)
-    return met
+        finish(counters, turn + 2, together)
+        taken = take(counters, turn + 2, together, taken)
+    settle(counters, turn + 2, together, blocks)
 
 
 def _entry(made_of):
     @njit(cache=True, **STRICT)
     def run_block(
-        hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, me, team
+        hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counters, block, me, team
     ):  # fmt: skip
-        """A block by itself; arguments as for `pass_block`, `counter` 0."""
+        """A block by itself; arguments as for `pass_block`."""
         made_of  # noqa: B018
-        begin, end = share(hidden.shape[0], me, team)
         pass_block(
-            hidden, begin, end, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counter, 0, me, team
-        )  # fmt: skip
+            hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counters, 0, team > 1, block
+        )
 
     return run_block
 

@@ -3,7 +3,8 @@
 Numba's language, plain loops and the tiles of `tiles.py`, which LLVM turns into the widest vectors of the machine.
 Weights are read in the order in which they lie; arithmetic is float32, whatever weights and pages are kept in. No loop
 holds Python's lock, and a team of threads shares a call: few rows by columns of the matrices, so that each weight is
-read once; many by rows, so that nobody waits but for keys and values. Knows arrays; knows no tensor, layout or option.
+read once; many by rows, piece by piece, so that nobody waits but for keys and values, and no one for who is still
+asleep. Knows arrays; knows no tensor, layout or option.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from numba import njit
 
 from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows
-from tte_runtime.ops.rows.barrier import meet, share
+from tte_runtime.ops.rows.barrier import finish, meet, settle, share, take
 from tte_runtime.ops.rows.numbers import STRICT, narrow
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
 from tte_runtime.ops.rows.values import gate, norm, rotate
-
-BLOCK = 128  # rows whose states of an MLP are kept at once, where rows are divided
 
 
 @njit(**STRICT)
@@ -29,6 +28,13 @@ def _angles(positions, axes, inv_freq, factor, first, last, angles):
         for i in range(inv_freq.shape[0]):
             angle = np.float32(positions[axes[i], row]) * inv_freq[i]
             angles[0, row, i], angles[1, row, i] = np.cos(angle) * factor, np.sin(angle) * factor
+
+
+@njit(**STRICT)
+def _tap(hidden, first, count, slots, width, taps):
+    for row in range(first, first + count):
+        for i in range(width):
+            taps[slots[row], i] = narrow(hidden[row, i], taps[slots[row], i])
 
 
 @njit(**STRICT)
@@ -98,7 +104,7 @@ def _entries(made_of):
     @njit(cache=True, **STRICT)
     def run_layers(
         hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, decode, pages, taps, tap_layer, depth,
-        ends, planes, matrices, vectors, sizes, eps, shared, counter, by_rows, me, team,
+        ends, planes, matrices, vectors, sizes, eps, shared, counters, block, me, team,
     ):  # fmt: skip
         """Layers 0 to `depth` over R rows: hidden [R, padded C] becomes the states behind them, pages are written.
 
@@ -111,8 +117,8 @@ def _entries(made_of):
             ends: the only rows that are wanted of the last layer, in order; none for all.
             planes: [n, R, C], added behind each of the first n layers.
             matrices, vectors: of all layers, as `packing` lays them. sizes: (C, H, F, 1 where q and k have norms).
-            shared: float32 [room], see `stack.py`, seen by all threads. counter: int64 [1], 0.
-            by_rows: threads divide the rows, else the columns.
+            shared: float32 [room], see `stack.py`, seen by all threads. counters: int64 [1 + 4 * depth], 0.
+            block: rows of a piece that a thread takes; 0 where threads divide the columns.
         """
         made_of  # noqa: B018
         rows, stride = hidden.shape
@@ -120,11 +126,16 @@ def _entries(made_of):
         kv_heads, dim = pages.shape[3], pages.shape[5]
         outer, mix = (heads + 2 * kv_heads) * dim, heads * dim
         outer_room, inner_room = padded(outer), padded(inner)
-        own = share(rows, me, team) if by_rows else (0, rows)
+        by_rows = block > 0
+        together = by_rows and team > 1
         part, parts = (0, 1) if by_rows else (me, team)
-        block = BLOCK if by_rows else max(rows, 1)
+        if not by_rows:
+            block = max(rows, 1)
+        blocks = (rows + block - 1) // block
         qkv = shared[: rows * outer_room].reshape(rows, outer_room)
-        at = rows * outer_room + (me if by_rows else 0) * block * (mix + 3 * inner_room)
+        at = rows * outer_room
+        angles = shared[at : at + rows * dim].reshape(2, rows, dim // 2)
+        at += rows * dim + (me if by_rows else 0) * block * (mix + 3 * inner_room)
         mixed = shared[at : at + block * mix].reshape(block, mix)
         at += block * mix
         both = shared[at : at + block * 2 * inner_room].reshape(block, 2 * inner_room)
@@ -138,77 +149,92 @@ def _entries(made_of):
             np.empty(panels * dim, np.float32), np.empty(panels * padded(dim), np.float32), scores,
             np.empty(TILE * padded(dim), np.float32),
         )  # fmt: skip
-        angles = np.empty((2, rows, dim // 2), np.float32)
-        _angles(positions, axes, inv_freq, factor, own[0], own[1], angles)
         q_first, q_last = share(outer_room // PANEL, part, parts)
         c_first, c_last = share(stride // PANEL, part, parts)
         f_first, f_last = share(inner_room // PANEL, part, parts)
         turn_first, turn_last = share(heads + kv_heads, part, parts)
         m, v, met = 0, 0, 0
-        for layer in range(depth + 1):
-            if layer == tap_layer and part == 0:
-                for row in range(own[0], own[1]):
-                    for i in range(width):
-                        taps[slots[row], i] = narrow(hidden[row, i], taps[slots[row], i])
-            if layer == depth:
-                break
+        if depth == tap_layer and depth == 0 and me == 0:
+            _tap(hidden, 0, rows, slots, width, taps)
+        for layer in range(depth):
             kept = pages[layer]
             input_norm, v = vectors[v : v + width], v + width
             bias, v = vectors[v : v + outer], v + outer
             norms, v = vectors[v : v + 2 * dim * has_norms], v + 2 * dim * has_norms
             post_norm, v = vectors[v : v + width], v + width
-            for first in range(own[0], own[1], block):
-                count = min(block, own[1] - first)
+            taken = take(counters, 2 * layer, together, -1)
+            while taken < blocks:
+                first = taken * block
+                count = min(block, rows - first)
+                if layer == tap_layer and part == 0:
+                    _tap(hidden, first, count, slots, width, taps)
+                if layer == 0 and part == 0:
+                    _angles(positions, axes, inv_freq, factor, first, first + count, angles)
                 _normed(hidden, first, first + count, input_norm, eps, normed)
                 for row in range(first, first + count):
                     for column in range(q_first * PANEL, q_last * PANEL):
                         qkv[row, column] = bias[column] if column < outer else np.float32(0)
                 multiply(qkv, first, normed, count, width, matrices, m, q_first, q_last)
+                met = meet(counters, parts, met)
+                whole = (first, first + count)
+                _place(qkv, whole, angles, slots, kept, norms, eps, heads, turn_first, turn_last)
+                finish(counters, 2 * layer, together)
+                taken = take(counters, 2 * layer, together, taken)
             m += outer_room * width
-            met = meet(counter, parts, met)
-            _place(qkv, own, angles, slots, kept, norms, eps, heads, turn_first, turn_last)
-            met = meet(counter, team, met)
+            met = meet(counters, parts, met)
+            settle(counters, 2 * layer, together, blocks)
             chosen = layer == depth - 1 and ends.shape[0] > 0
+            pieces = ends.shape[0] if chosen else blocks
             out_at, gate_at = m, m + stride * mix
             down_at = gate_at + 2 * inner_room * width
             m = down_at + stride * inner
-            for index in range(ends.shape[0] if chosen else (own[1] - own[0] + block - 1) // block):
-                first = ends[index] if chosen else own[0] + index * block
-                count = 1 if chosen else min(block, own[1] - first)
-                if first < own[0] or first >= own[1]:
-                    continue
+            taken = take(counters, 2 * layer + 1, together, -1)
+            while taken < pieces:
+                first = ends[taken] if chosen else taken * block
+                count = 1 if chosen else min(block, rows - first)
                 if decode:
                     _attend_decoded(qkv, first, first + count, kept, table, lengths, heads, part, parts, scores, mixed)
                 else:
                     _attend_prompts(
                         qkv, first, first + count, kept, starts, table, lengths, heads, part, parts, room, mixed
                     )
-                met = meet(counter, parts, met)
+                met = meet(counters, parts, met)
                 multiply(hidden, first, mixed, count, mix, matrices, out_at, c_first, c_last)
-                met = meet(counter, parts, met)
+                met = meet(counters, parts, met)
                 _normed(hidden, first, first + count, post_norm, eps, normed)
                 for start in (0, inner_room // PANEL):
                     both[:count, (start + f_first) * PANEL : (start + f_last) * PANEL] = 0
                     multiply(both, 0, normed, count, width, matrices, gate_at, start + f_first, start + f_last)
                 gate(both, count, f_first * PANEL, f_last * PANEL, active)
-                met = meet(counter, parts, met)
+                met = meet(counters, parts, met)
                 multiply(hidden, first, active, count, inner, matrices, down_at, c_first, c_last)
-                met = meet(counter, parts, met)
-            if layer < planes.shape[0]:
-                if part == 0:
-                    for row in range(own[0], own[1]):
-                        for i in range(width):
-                            hidden[row, i] += planes[layer, row, i]
-                met = meet(counter, parts, met)
+                met = meet(counters, parts, met)
+                if layer < planes.shape[0]:
+                    if part == 0:
+                        for row in range(first, first + count):
+                            for i in range(width):
+                                hidden[row, i] += planes[layer, row, i]
+                    met = meet(counters, parts, met)
+                if layer + 1 == depth and depth == tap_layer and part == 0:
+                    _tap(hidden, first, count, slots, width, taps)
+                finish(counters, 2 * layer + 1, together)
+                taken = take(counters, 2 * layer + 1, together, taken)
+            settle(counters, 2 * layer + 1, together, pieces)
 
     @njit(cache=True, **STRICT)
-    def run_product(out, x, n, matrix, by_rows, me, team):
-        """out [R, padded O] += x [R, n] times a packed matrix: this thread's part of the rows, or of the columns."""
+    def run_product(out, x, n, matrix, counters, block, me, team):
+        """out [R, padded O] += x [R, n] times a matrix, in pieces of `block` rows; 0 for a part of the columns."""
         made_of  # noqa: B018
         rows, panels = out.shape[0], out.shape[1] // PANEL
-        first_row, last_row = share(rows, me, team) if by_rows else (0, rows)
-        first, last = (0, panels) if by_rows else share(panels, me, team)
-        multiply(out, first_row, x[first_row:last_row], last_row - first_row, n, matrix, 0, first, last)
+        if block == 0:
+            first, last = share(panels, me, team)
+            multiply(out, 0, x, rows, n, matrix, 0, first, last)
+            return
+        taken = take(counters, 0, True, -1)
+        while taken * block < rows:
+            first, last = taken * block, min(rows, taken * block + block)
+            multiply(out, first, x[first:last], last - first, n, matrix, 0, 0, panels)
+            taken = take(counters, 0, True, taken)
 
     return run_layers, run_product
 

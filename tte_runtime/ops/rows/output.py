@@ -42,7 +42,7 @@ class RowOutput:
             first, last = self._size * me // size, self._size * (me + 1) // size
             self._score(states, weight, np.float32(eps), self.matrix, out, first, last)
 
-        self._team.run(part, self._team.size_for(self.matrix.size, len(states)))
+        self._team.run(part, self._team.size_for(self.matrix.size, len(states)), pieces=False)
         return out
 
     def likeliest(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:

@@ -5,6 +5,7 @@ Knows tensors and threads; knows no layer.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tte_runtime.ops.rows.packing import is_bfloat16, pack_matrix, unpack_matrix, whole_panels
@@ -46,10 +47,11 @@ class PanelMatrix:
         out = torch.empty(rows, whole_panels(size))
         out[:, :size], out[:, size:] = first, 0
         sums, inputs = out.numpy(), x.contiguous().numpy()
-        threads, by_rows = self._team.plan(self._panels.size, rows)
+        threads, block = self._team.plan(self._panels.size, rows)
+        counters = np.zeros(3, np.int64)
 
         def part(me: int, team: int) -> None:
-            self._run(sums, inputs, n, self._panels, by_rows, me, team)
+            self._run(sums, inputs, n, self._panels, counters, block, me, team)
 
-        self._team.run(part, threads)
+        self._team.run(part, threads, pieces=block > 0)
         return out[:, :size]

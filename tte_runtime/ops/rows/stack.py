@@ -75,14 +75,14 @@ class RowStack:
         from tte_runtime.ops.rows import compiled  # imports Numba, and compiles at its first call
 
         self.prompts = prompts
-        self._run, self._block = compiled.run_layers, compiled.BLOCK
+        self._run = compiled.run_layers
         self._packed = pack_layers(layers)
         self._sizes = (shape.hidden_size, shape.num_heads, shape.intermediate_size, int(layers[0].q_norm is not None))
         self._eps, self._factor = np.float32(shape.norm_eps), np.float32(rotation.factor)
         self._axes, self._inv_freq = rotation.axis.numpy(), rotation.inv_freq.numpy()
         self._depth = len(layers)
         dim = 2 * len(self._inv_freq)
-        self._outer = whole_panels((shape.num_heads + 2 * shape.num_kv_heads) * dim)
+        self._kept = whole_panels((shape.num_heads + 2 * shape.num_kv_heads) * dim) + dim
         self._between = shape.num_heads * dim + 3 * whole_panels(shape.intermediate_size)
         self._team = team
         with compiling("steps"):
@@ -124,10 +124,14 @@ class RowStack:
         """
         assert layout.decode or self.prompts, "prompts take the path of plain torch"
         rows, width = hidden.shape
-        size, by_rows = self._team.plan(self._packed.matrices.size, rows)
+        size, block = self._team.plan(self._packed.matrices.size, rows)
         states = pad_rows(hidden)
-        first, last = self._arguments(states, positions, layout, pages, taps, depth, deepstack, ends, size, by_rows)
-        self._team.run(lambda me, team: self._run(*first, layout.decode, *last, by_rows, me, team), size)
+        first, last = self._arguments(states, positions, layout, pages, taps, depth, deepstack, ends, size, block)
+
+        def part(me: int, team: int) -> None:
+            self._run(*first, layout.decode, *last, block, me, team)
+
+        self._team.run(part, size, pieces=block > 0)
         return (states if ends is None else states[ends])[:, :width].to(hidden.dtype)
 
     def longest_walk(self, rows: int) -> int:
@@ -162,7 +166,7 @@ class RowStack:
 
         rows, width = hidden.shape
         states, tokens = pad_rows(hidden), np.empty((steps, rows), np.int64)
-        first, last = self._arguments(states, positions, layout, pages, taps, None, None, None, 1, False)
+        first, last = self._arguments(states, positions, layout, pages, taps, None, None, None, 1, 0)
         hidden_in, positions_in, axes, inv_freq, factor, slots, starts, table, lengths = first
         made = walking.run_steps(
             hidden_in, positions_in.copy(), axes, inv_freq, factor, slots.copy(), starts, table, lengths.copy(), *last,
@@ -181,13 +185,13 @@ class RowStack:
         deepstack: torch.Tensor | None,
         ends: torch.Tensor | None,
         size: int,
-        by_rows: bool,
+        block: int,
     ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """What `run_layers` takes before and behind `decode`, for `size` threads."""
+        """What `run_layers` takes before and behind `decode`, for `size` threads and pieces of `block` rows."""
         tap_layer, tap_pages = taps if taps is not None else (-1, states[:0])
         planes = _NO_PLANES if deepstack is None else deepstack.float().contiguous().numpy()
         rows = len(states)
-        between = size * self._block if by_rows else rows
+        between = size * block or rows
         first = (
             states.numpy(),
             np.ascontiguousarray(positions.numpy()),
@@ -210,8 +214,8 @@ class RowStack:
             self._packed.vectors,
             self._sizes,
             self._eps,
-            np.empty(rows * self._outer + between * self._between, np.float32),
-            np.zeros(1, np.int64),
+            np.empty(rows * self._kept + between * self._between, np.float32),
+            np.zeros(1 + 4 * self._depth, np.int64),
         )
         return first, last
 

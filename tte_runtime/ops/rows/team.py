@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-WORTH_DIVIDING = 24e6  # see `Team.size_for`: 2 ms of one thread; waking another can take 0.5
-ROWS_EACH = 24  # from so many rows a thread on the rows are divided: weights are then read once for many
+WORTH_DIVIDING = 24e6  # see `Team.size_for`: 2 ms of one thread; all meet, and waking one can take 0.5
+WORTH_SHARING = 2.4e6  # by rows, where nobody waits for a thread that wakes up: 0.2 ms
+ROWS_EACH = 24  # from so many rows a thread on the rows are divided: weights are then read once for many;
+CACHED = 8e6  # so many weights stay in a last cache, and may be read for every tile of rows
+LONGEST = 128  # rows of a piece, whose states of an MLP are kept at once
+TILE = 12  # rows that a product takes best at once, see tiles.py
 MOST = 8  # a step reads memory, which a few threads exhaust, and all of them meet six times a layer
 
 
@@ -28,14 +32,25 @@ class Team:
         """
         return self.size if weights * (1 + rows / 11) >= WORTH_DIVIDING else 1
 
-    def plan(self, weights: int, rows: int) -> tuple[int, bool]:
-        """How many threads, as `size_for` says, and whether they divide the rows or else the columns."""
-        size = self.size_for(weights, rows)
-        return size, rows >= ROWS_EACH * size
+    def plan(self, weights: int, rows: int) -> tuple[int, int]:
+        """How many threads, as `size_for` says, and the rows of a piece; 0 where they divide the columns.
 
-    def run(self, part: Callable[[int, int], object], size: int) -> None:
-        """Call `part(me, size)` on `size` threads; it must let go of Python's lock, or nobody meets anybody."""
+        There are a few pieces a thread, so that one that comes late finds some, but no more: weights are read once a
+        piece.
+        """
+        if rows < (TILE if weights <= CACHED else ROWS_EACH) * self.size:
+            return self.size_for(weights, rows), 0
+        if self.size == 1 or weights * (1 + rows / 11) < WORTH_SHARING:
+            return 1, LONGEST
+        return self.size, min(LONGEST, -(-rows // (3 * self.size * TILE)) * TILE)
+
+    def run(self, part: Callable[[int, int], object], size: int, *, pieces: bool) -> None:
+        """Call `part(me, size)` on `size` threads; it must let go of Python's lock, or nobody meets anybody.
+
+        `pieces`: threads take what nobody has, so that all is done once one of them returns; else each has its share.
+        """
         others = [self._helpers.submit(part, me, size) for me in range(1, size)] if self._helpers else []
         part(0, size)
         for other in others:
-            other.result()
+            if not (pieces and other.cancel()):  # one that has not begun is not needed any more
+                other.result()

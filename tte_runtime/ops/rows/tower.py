@@ -93,7 +93,7 @@ class RowBlock:
         rows, width = hidden.shape
         half = width // self._sizes[1] // 2
         states = pad_rows(hidden)
-        size, by_rows = self._team.plan(self.matrices.size, rows)
+        size, block = self._team.plan(self.matrices.size, rows)
         arguments = (
             states.numpy(),
             np.ascontiguousarray(cos[:, :half].numpy()),
@@ -104,9 +104,10 @@ class RowBlock:
             self._sizes,
             self._curve,
             self._eps,
-            *_room(rows, width),
+            *_room(rows, width, turns=3),
+            block or rows,
         )
-        self._team.run(lambda me, team: self._run(*arguments, me, team), size if by_rows else 1)
+        self._team.run(lambda me, team: self._run(*arguments, me, team), size if block else 1, pieces=True)
         return states[:, :width]
 
 
@@ -150,6 +151,7 @@ class RowTower:
             bounds: [S + 1], where every picture's patches begin.
         """
         rows, width = patches.shape[0], self._sizes[0]
+        size, block = self._team.plan(self.matrices.size, rows)
         features = torch.empty(rows // self._merged, whole_panels(self._features))
         arguments = (
             patches.contiguous().numpy(),
@@ -163,11 +165,11 @@ class RowTower:
             self._shape,
             self._curve,
             self._epsilons,
-            *_room(rows, width),
+            *_room(rows, width, turns=2 + 3 * self._shape[0]),
             features.numpy(),
+            block or rows,
         )
-        size, by_rows = self._team.plan(self.matrices.size, rows)
-        self._team.run(lambda me, team: self._run(*arguments, me, team), size if by_rows else 1)
+        self._team.run(lambda me, team: self._run(*arguments, me, team), size if block else 1, pieces=True)
         return features[:, : self._features]
 
 
@@ -181,10 +183,10 @@ def _curve(block: Block) -> NDArray[np.float32]:
     return np.array(CURVES[block.activation] or (0, 0), np.float32)
 
 
-def _room(rows: int, width: int) -> tuple[NDArray[Any], ...]:
-    """What a call writes into on its way: queries, keys and values; mixed values; a counter of meetings."""
+def _room(rows: int, width: int, turns: int) -> tuple[NDArray[Any], ...]:
+    """What a call writes into on its way: queries, keys and values; mixed values; the counters of its turns."""
     wide = np.empty((rows, whole_panels(3 * width)), np.float32)
-    return wide, np.empty((rows, width), np.float32), np.zeros(1, np.int64)
+    return wide, np.empty((rows, width), np.float32), np.zeros(1 + 2 * turns, np.int64)
 
 
 def _matrices(block: Block) -> list[torch.Tensor]:

@@ -20,7 +20,7 @@ def _entry(made_of):
     @njit(cache=True, **STRICT)
     def run_steps(
         hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, pages, taps, tap_layer, depth, ends,
-        planes, matrices, vectors, sizes, eps, shared, counter, embed, norm, output, stops, tokens,
+        planes, matrices, vectors, sizes, eps, shared, counters, embed, norm, output, stops, tokens,
     ):  # fmt: skip
         """Up to len(tokens) decode steps of R rows; the walk ends behind a step that draws one of `stops`.
 
@@ -39,7 +39,7 @@ def _entry(made_of):
         for step in range(tokens.shape[0]):
             run_layers(
                 hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, True, pages, taps, tap_layer,
-                depth, ends, planes, matrices, vectors, sizes, eps, shared, counter, False, 0, 1,
+                depth, ends, planes, matrices, vectors, sizes, eps, shared, counters, 0, 0, 1,
             )  # fmt: skip
             states[:] = hidden[:, :width]
             score_tokens(states, norm, eps, output, scores, 0, embed.shape[0])

@@ -1,7 +1,7 @@
 """A whole vision tower as one compiled call: patches, blocks, merger.
 
-Of towers whose blocks all see whole pictures, as Qwen2-VL's do. Threads divide the rows by merged ones, so that each
-merges what it made itself. Knows arrays; knows no tensor and no family.
+Of towers whose blocks all see whole pictures, as Qwen2-VL's do. Threads take pieces of the rows, turn by turn. Knows
+arrays; knows no tensor and no family.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from tte_runtime.ops.rows.barrier import share
+from tte_runtime.ops.rows.barrier import finish, settle, take
 from tte_runtime.ops.rows.blocks import norm_some, pass_block
-from tte_runtime.ops.rows.compiled import BLOCK
 from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
@@ -29,47 +28,57 @@ def _merge(hidden, begin, end, merged, matrices, vectors, width, eps, out):
     room, size = padded(wide), out.shape[1]
     weight, bias = vectors[:width], vectors[width : 2 * width]
     first_bias, second_bias = vectors[2 * width : 2 * width + room], vectors[2 * width + room : 2 * width + room + size]
-    block = min(BLOCK, max(end - begin, 1))
-    normed, inner = np.empty((block * merged, width), np.float32), np.empty((block, room), np.float32)
-    for first in range(begin, end, block):
-        count = min(block, end - first)
-        norm_some(hidden, first * merged, count * merged, weight, bias, 1, eps, normed)
-        for row in range(count):
-            inner[row], out[first + row] = first_bias, second_bias
-        multiply(inner, 0, normed.reshape(block, wide), count, wide, matrices, 0, 0, room // PANEL)
-        whole_gelu(inner, count, room)
-        multiply(out, first, inner, count, wide, matrices, room * wide, 0, size // PANEL)
+    count = end - begin
+    normed, inner = np.empty((count * merged, width), np.float32), np.empty((count, room), np.float32)
+    norm_some(hidden, begin * merged, count * merged, weight, bias, 1, eps, normed)
+    for row in range(count):
+        inner[row], out[begin + row] = first_bias, second_bias
+    multiply(inner, 0, normed.reshape(count, wide), count, wide, matrices, 0, 0, room // PANEL)
+    whole_gelu(inner, count, room)
+    multiply(out, begin, inner, count, wide, matrices, room * wide, 0, size // PANEL)
 
 
 def _entry(made_of):
     @njit(cache=True, **STRICT)
     def run_tower(
-        pixels, hidden, cos, sin, bounds, matrices, vectors, sizes, shape, curve, epsilons, qkv, mixed, counter, out,
-        me, team,
+        pixels, hidden, cos, sin, bounds, matrices, vectors, sizes, shape, curve, epsilons, qkv, mixed, counters, out,
+        block, me, team,
     ):  # fmt: skip
         """Patches [N, I] to features, out [N/m, padded O].
 
         Args:
             hidden: room, [N, padded C]. epsilons: of the blocks' norms, and of the merger's.
             matrices, vectors: of the patches (no bias), of the blocks one after another, of the merger, as `tower` lays
-                them. sizes, curve, cos, sin, bounds, qkv, mixed, counter: as for `run_block`.
+                them. sizes, curve, cos, sin, bounds, qkv, mixed, counters, block: as for `pass_block`.
             shape: (how many blocks, elements of matrices and of vectors of each, m).
         """
         made_of  # noqa: B018
-        blocks, matrices_each, vectors_each, merged = shape
-        width, inputs, stride = sizes[0], pixels.shape[1], hidden.shape[1]
-        begin, end = share(hidden.shape[0] // merged, me, team)
-        first, last = begin * merged, end * merged
-        hidden[first:last] = np.float32(0)
-        multiply(hidden, first, pixels[first:last], last - first, inputs, matrices, 0, 0, stride // PANEL)
-        m, v, met = stride * inputs, 0, 0
-        for _ in range(blocks):
-            met = pass_block(
-                hidden, first, last, cos, sin, bounds, matrices[m:], vectors[v:], sizes, curve, epsilons[0], qkv, mixed,
-                counter, met, me, team,
+        depth, matrices_each, vectors_each, merged = shape
+        (rows, inputs), stride, together = pixels.shape, hidden.shape[1], team > 1
+        taken = take(counters, 0, together, -1)
+        while taken * block < rows:
+            first, last = taken * block, min(rows, taken * block + block)
+            hidden[first:last] = np.float32(0)
+            multiply(hidden, first, pixels[first:last], last - first, inputs, matrices, 0, 0, stride // PANEL)
+            finish(counters, 0, together)
+            taken = take(counters, 0, together, taken)
+        settle(counters, 0, together, (rows + block - 1) // block)
+        m, v = stride * inputs, 0
+        for layer in range(depth):
+            pass_block(
+                hidden, cos, sin, bounds, matrices[m:], vectors[v:], sizes, curve, epsilons[0], qkv, mixed, counters,
+                1 + 3 * layer, together, block,
             )  # fmt: skip
             m, v = m + matrices_each, v + vectors_each
-        _merge(hidden, begin, end, merged, matrices[m:], vectors[v:], width, epsilons[1], out)
+        turn, features = 1 + 3 * depth, rows // merged
+        part = min(block, (features + team - 1) // team)  # so that nobody reads the merger's weights twice
+        taken = take(counters, turn, together, -1)
+        while taken * part < features:
+            first, last = taken * part, min(features, taken * part + part)
+            _merge(hidden, first, last, merged, matrices[m:], vectors[v:], sizes[0], epsilons[1], out)
+            finish(counters, turn, together)
+            taken = take(counters, turn, together, taken)
+        settle(counters, turn, together, (features + part - 1) // part)
 
     return run_tower
 
