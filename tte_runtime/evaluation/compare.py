@@ -3,7 +3,9 @@
 One untimed round warms everything up and is the parity check: the same trace ids, vectors within a tolerance.
 A way that fails it is not timed at all, nor is the first when all others fail. Then every repetition runs
 every item through every way, the order of the ways rotating, so that a machine that grows slow grows slow for
-all. Knows callables and clocks; knows nothing of models or of what is printed.
+all. Ways take turns item by item, and each pays for caches and spinning threads that another left; or repetition by
+repetition, each behind an untimed item of its own. Knows callables and clocks; knows nothing of models or of what is
+printed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from tte_runtime.errors import OptionError
 
 TOLERANCE = 1e-5
+Turns = Literal["item", "repetition"]
 
 
 class Embedded(Protocol):
@@ -129,6 +132,7 @@ def compare(
     items: Sequence[Any],
     *,
     repetitions: int = 5,
+    turns: Turns = "item",
     tolerance: float = TOLERANCE,
     on_item: Callable[[], None] = lambda: None,
 ) -> Comparison:
@@ -138,6 +142,7 @@ def compare(
         arms: at least one; the first is the reference of parity and of ratios.
         items: what is embedded, at least one.
         repetitions: timed rounds after the untimed one.
+        turns: what a way does before the next one's turn, one item or all of them.
         tolerance: largest absolute difference of a vector's element.
         on_item: called after every embedding, timed or not; for progress.
 
@@ -156,11 +161,13 @@ def compare(
         timed = []  # nobody agrees with the first: then its own time compares with nothing
     seconds: dict[int, list[tuple[float, ...]]] = {index: [] for index in range(len(arms))}
     for repetition in range(repetitions):
-        turns = [
-            take_turns([arms[index] for index in timed], item, repetition + place, on_item)
-            for place, item in enumerate(items)
-        ]
-        for index, row in zip(timed, zip(*turns, strict=True), strict=True):
+        chosen = [arms[index] for index in timed]
+        if turns == "item":
+            each = [take_turns(chosen, item, repetition + place, on_item) for place, item in enumerate(items)]
+            rows = list(zip(*each, strict=True))
+        else:
+            rows = _whole_turns(chosen, items, repetition, on_item)
+        for index, row in zip(timed, rows, strict=True):
             seconds[index].append(row)
     tokens = sum(len(outcome.trace_ids) for outcome in first)
     return Comparison(
@@ -178,6 +185,20 @@ def take_turns(
         seconds[index % len(arms)] = _time(arm, item)
         on_item()
     return tuple(seconds)
+
+
+def _whole_turns(
+    arms: Sequence[Arm], items: Sequence[Any], turn: int, on_item: Callable[[], None]
+) -> list[tuple[float, ...]]:
+    """Seconds of each item, by arm in the order of `arms`; each goes through all items behind an untimed one."""
+    rows: list[tuple[float, ...]] = [()] * len(arms)
+    for index in range(turn, turn + len(arms)):
+        arm = arms[index % len(arms)]
+        _time(arm, items[-1])
+        rows[index % len(arms)] = tuple(_time(arm, item) for item in items)
+        for _ in items:
+            on_item()
+    return rows
 
 
 def _round(arm: Arm, items: Sequence[Any], on_item: Callable[[], None]) -> list[Embedded]:
