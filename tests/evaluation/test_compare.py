@@ -45,6 +45,22 @@ def test_every_arm_runs_every_item_and_the_order_rotates() -> None:
     assert all(measured.tokens == 4 for measured in found.arms)
 
 
+def test_in_turns_of_a_repetition_each_way_goes_through_all_items_behind_an_untimed_one() -> None:
+    calls: list[str] = []
+    ticks: list[int] = []
+    found = compare(
+        [arm(name, calls) for name in "ab"],
+        [0, 1],
+        repetitions=2,
+        turns="repetition",
+        on_item=lambda: ticks.append(1),
+    )
+    assert calls[::2] == [f"before {call[0]}" for call in calls[1::2]]
+    assert calls[9::2] == ["a1", "a0", "a1", "b1", "b0", "b1", "b1", "b0", "b1", "a1", "a0", "a1"]
+    assert len(ticks) == 12
+    assert [[len(row) for row in measured.seconds] for measured in found.arms] == [[2, 2], [2, 2]]
+
+
 @pytest.mark.parametrize(("shift", "trace", "same"), [(1e-3, (4, 5), 1), (0.0, (4, 6), 0), (float("nan"), (4, 5), 1)])
 def test_what_fails_parity_is_not_timed(shift: float, trace: tuple[int, ...], same: int) -> None:
     calls: list[str] = []
