@@ -194,7 +194,7 @@ def _load_reasoner(model: Qwen2VLForConditionalGeneration, trained: Path, arm: P
 @click.option("--seed", default=0, show_default=True, help="Of weights, questions and order.")
 @click.argument("names", nargs=-1, type=click.Choice([*ARMS, *HEADS]))
 def main(out: Path, arms: Path, seed: int, names: tuple[str, ...]) -> None:
-    """Train the arms of the scenes table: about 150 minutes of a CPU core a seed, beside the reasoner's 25."""
+    """Train the arms of the scenes table: about 4 hours of a CPU core a seed, beside the reasoner's 25 minutes."""
     train_arms(out, arms, names or (*ARMS, *HEADS), seed=seed)
 
 
