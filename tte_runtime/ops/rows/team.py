@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 WORTH_DIVIDING = 24e6  # see `Team.size_for`: 2 ms of one thread; all meet, and waking one can take 0.5
 WORTH_SHARING = 2.4e6  # by rows, where nobody waits for a thread that wakes up: 0.2 ms
-ROWS_EACH = 24  # from so many rows a thread on the rows are divided: weights are then read once for many;
+ROWS_EACH = 24  # from so many rows a thread on the rows are divided: weights are then read once for many
 CACHED = 8e6  # so many weights stay in a last cache, and may be read for every tile of rows
 LONGEST = 128  # rows of a piece, whose states of an MLP are kept at once
 TILE = 12  # rows that a product takes best at once, see tiles.py

@@ -78,9 +78,7 @@ class RowBlock:
 
         self._run, self._team = blocks.run_block, team
         self._sizes, self._curve, self._eps = _sizes(block), _curve(block), np.float32(block.eps)
-        parts = _matrices(block)
-        exact = all(map(is_bfloat16, parts))
-        self.matrices = np.concatenate([pack_matrix(part, exact=exact) for part in parts])
+        self.matrices = _packed(_matrices(block))
         self.vectors = torch.cat(_vectors(block)).numpy()
 
     def forward(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
@@ -93,7 +91,6 @@ class RowBlock:
         rows, width = hidden.shape
         half = width // self._sizes[1] // 2
         states = pad_rows(hidden)
-        size, block = self._team.plan(self.matrices.size, rows)
         arguments = (
             states.numpy(),
             np.ascontiguousarray(cos[:, :half].numpy()),
@@ -105,9 +102,8 @@ class RowBlock:
             self._curve,
             self._eps,
             *_room(rows, width, turns=3),
-            block or rows,
         )
-        self._team.run(lambda me, team: self._run(*arguments, me, team), size if block else 1, pieces=True)
+        _run_in_pieces(self._team, self._run, arguments, self.matrices.size, rows)
         return states[:, :width]
 
 
@@ -132,9 +128,8 @@ class RowTower:
         wide = tower.first.weight.shape[0]
         self._merged = wide // self._sizes[0]
         matrices = [_matrices(block) for block in tower.blocks]
-        parts = [tower.patches, *chain.from_iterable(matrices), tower.first.weight, tower.second.weight]
-        exact = all(map(is_bfloat16, parts))
-        self.matrices = np.concatenate([pack_matrix(part, exact=exact) for part in parts])
+        merging = tower.first.weight, tower.second.weight
+        self.matrices = _packed([tower.patches, *chain.from_iterable(matrices), *merging])
         vectors = [torch.cat(_vectors(block)) for block in tower.blocks]
         merger = [_bias(tower.first, whole_panels(wide)), _bias(tower.second, whole_panels(self._features))]
         self.vectors = torch.cat([*vectors, tower.norm.weight, _bias(tower.norm), *merger]).numpy()
@@ -151,7 +146,6 @@ class RowTower:
             bounds: [S + 1], where every picture's patches begin.
         """
         rows, width = patches.shape[0], self._sizes[0]
-        size, block = self._team.plan(self.matrices.size, rows)
         features = torch.empty(rows // self._merged, whole_panels(self._features))
         arguments = (
             patches.contiguous().numpy(),
@@ -167,9 +161,8 @@ class RowTower:
             self._epsilons,
             *_room(rows, width, turns=2 + 3 * self._shape[0]),
             features.numpy(),
-            block or rows,
         )
-        self._team.run(lambda me, team: self._run(*arguments, me, team), size if block else 1, pieces=True)
+        _run_in_pieces(self._team, self._run, arguments, self.matrices.size, rows)
         return features[:, : self._features]
 
 
@@ -181,6 +174,21 @@ def _sizes(block: Block) -> tuple[int, int, int, int, int]:
 
 def _curve(block: Block) -> NDArray[np.float32]:
     return np.array(CURVES[block.activation] or (0, 0), np.float32)
+
+
+def _run_in_pieces(team: Team, run: Any, arguments: tuple[Any, ...], weights: int, rows: int) -> None:
+    """A compiled call that takes the rows of a piece, which thread it is and of how many, behind `arguments`.
+
+    Few rows are one piece of one thread: such a call does not divide columns.
+    """
+    size, block = team.plan(weights, rows)
+    team.run(lambda me, of: run(*arguments, block or rows, me, of), size if block else 1, pieces=True)
+
+
+def _packed(parts: list[torch.Tensor]) -> NDArray[Any]:
+    """Matrices one behind another, all in 16 bits where that loses nothing of any."""
+    exact = all(map(is_bfloat16, parts))
+    return np.concatenate([pack_matrix(part, exact=exact) for part in parts])
 
 
 def _room(rows: int, width: int, turns: int) -> tuple[NDArray[Any], ...]:
