@@ -46,6 +46,7 @@ VARIABLES = (
     TRACEBACK,
     INTERPRET,
     OPENAI_KEY,
+    Variable("NUMBA_CACHE_DIR", "where compiled steps are kept, if not beside the package"),
     Variable("OMP_NUM_THREADS", "threads torch uses on a CPU"),
     Variable("CUDA_VISIBLE_DEVICES", "GPUs that torch sees"),
     Variable("HF_HOME", "where checkpoints from the hub are kept"),

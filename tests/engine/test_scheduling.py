@@ -88,6 +88,16 @@ def test_an_interactive_request_overtakes_the_chunks_of_a_corpus_job() -> None:
     assert corpus.done
 
 
+def test_a_corpus_job_takes_small_steps_while_somebody_waits_for_tokens() -> None:
+    bench = Bench(chunk=64)
+    interactive, corpus = bench.add(8, trace=6), bench.add(200, priority="corpus")
+    sizes = {False: set(), True: set()}  # of the job's chunks, by whether somebody was waiting
+    while batch := bench.step():
+        if not batch.decode and batch.chunks[0].sequence is corpus:
+            sizes[not interactive.done].add(len(batch.chunks[0]))
+    assert sizes[True] == {8} and max(sizes[False]) == 64 and corpus.done
+
+
 def test_an_interactive_request_takes_a_full_engines_place() -> None:
     bench = Bench(batch=2)
     jobs = [bench.add(8, trace=50, priority="corpus") for _ in range(2)]

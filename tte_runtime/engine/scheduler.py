@@ -14,6 +14,9 @@ from tte_runtime.config import PAGE_SIZE
 from tte_runtime.engine.kv_cache import OutOfPages, PagePool
 from tte_runtime.engine.sequence import Sequence
 
+# A token that somebody waits for waits for the corpus job's step before it, which then holds this part of a full one.
+CORPUS_PART = 8
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -118,11 +121,16 @@ class Scheduler:
 
     def _prefill_goes_first(self, first: Sequence) -> bool:
         """Interactive prompts overtake everything; corpus prompts take turns with interactive decoding."""
-        interactive_decoding = any(not s.rank[0] for s in self.running if not s.in_prefill)
-        return not first.rank[0] or not interactive_decoding or self._decoded_last
+        return not first.rank[0] or not self._interactive_decoding or self._decoded_last
+
+    @property
+    def _interactive_decoding(self) -> bool:
+        return any(not s.rank[0] for s in self.running if not s.in_prefill)
 
     def _prefill_chunks(self, prefilling: list[Sequence]) -> Iterator[Chunk]:
         budget = self.max_prefill_tokens
+        if prefilling[0].rank[0] and self._interactive_decoding:
+            budget = max(budget // CORPUS_PART, 1)
         for sequence in prefilling:
             if sequence.rank[0] != prefilling[0].rank[0]:
                 return  # an interactive step carries no corpus chunks along

@@ -88,7 +88,7 @@ class Rope:
     """
 
     def __init__(self, spec: RopeSpec, device: torch.device | str) -> None:
-        self.inv_freq = torch.tensor(spec.inv_freq, device=device)  # [D/2]
+        self.inv_freq = torch.tensor(spec.inv_freq, dtype=torch.float32, device=device)  # [D/2]
         self.axis = torch.tensor(spec.axes, device=device)  # [D/2], which axis turns which pair
         self.factor = spec.factor
 

@@ -1,4 +1,4 @@
-"""The backend of a CPU: all layers of a step in one compiled call. Knows no Numba until it packs."""
+"""The backend of a CPU: all layers of a step in one compiled call. Imports no Numba until one is made."""
 
 from __future__ import annotations
 
@@ -39,9 +39,15 @@ class NumbaOps(TorchOps):
         super().__init__("w16", prefill)
         self._prompts = dtype == torch.float32 and prefill is None
         self._team = Team(threads)
+        from tte_runtime.ops.rows import finishing  # imports Numba
+
+        self._finish = finishing.finish
+        with compiling("finishing vectors"):
+            one = torch.ones(1, 1, dtype=torch.float32)
+            self.pool_normalize(one, one[0], 1e-6, Pooling.of([1], [1], [True], one.device))
 
     def pack(self, weight: torch.Tensor) -> Any:
-        """A matrix [O, I] in the form that linear ops take, and towers."""
+        """A matrix [O, I] in the form that linear ops take."""
         return PanelMatrix(weight, self._team) if self._prompts else super().pack(weight)
 
     def pack_layer(self, weight: torch.Tensor) -> Any:
@@ -54,9 +60,6 @@ class NumbaOps(TorchOps):
 
     def pack_output(self, weight: torch.Tensor) -> Any:
         """The output embeddings [V, C] in the form that `next_tokens` takes."""
-        with compiling("finishing vectors"):
-            one = torch.ones(1, weight.shape[1])
-            self.pool_normalize(one, one[0], 1e-6, Pooling.of([1], [1], [True], one.device))
         return RowOutput(weight, self._team)
 
     def fuse(
@@ -94,10 +97,8 @@ class NumbaOps(TorchOps):
         """As `TorchOps.pool_normalize`."""
         if hidden.dtype != torch.float32:
             return super().pool_normalize(hidden, norm, eps, pooling)
-        from tte_runtime.ops.rows.finishing import finish
-
         vectors = np.zeros((len(pooling.dims), hidden.shape[1]), np.float32)
         bounds, dims, normalize = pooling.cu_seqlens.numpy(), pooling.dims.numpy(), pooling.normalize.numpy()
         states = hidden.contiguous().numpy()
-        finish(states, norm.numpy(), np.float32(eps), bounds, dims, normalize, pooling.mean, vectors)
+        self._finish(states, norm.numpy(), np.float32(eps), bounds, dims, normalize, pooling.mean, vectors)
         return torch.from_numpy(vectors)

@@ -6,6 +6,8 @@ import threading
 
 import torch
 
+_ONE_AT_A_TIME = threading.Lock()  # two at once would take one another's number for the default
+
 
 def use_threads(count: int) -> None:
     """Let torch use `count` threads for what the calling thread computes, from here on.
@@ -13,10 +15,11 @@ def use_threads(count: int) -> None:
     OpenMP keeps the number by calling thread, but torch also remembers the last one set as the default of threads that
     have computed nothing yet. A short-lived thread puts that back.
     """
-    before = torch.get_num_threads()
-    if count == before:
-        return
-    torch.set_num_threads(count)
-    keeper = threading.Thread(target=torch.set_num_threads, args=(before,), name="tte-keep-threads")
-    keeper.start()
-    keeper.join()
+    with _ONE_AT_A_TIME:
+        before = torch.get_num_threads()
+        if count == before:
+            return
+        torch.set_num_threads(count)
+        keeper = threading.Thread(target=torch.set_num_threads, args=(before,), name="tte-keep-threads")
+        keeper.start()
+        keeper.join()

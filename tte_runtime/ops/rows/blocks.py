@@ -11,7 +11,7 @@ from numba import njit
 
 from tte_runtime.ops.rows.attention import TILE, attend_tile
 from tte_runtime.ops.rows.barrier import finish, settle, take
-from tte_runtime.ops.rows.numbers import STRICT
+from tte_runtime.ops.rows.numbers import STRICT, entry_point
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
 from tte_runtime.ops.rows.values import centred_norm, gate, gelu, norm, rotate
@@ -144,7 +144,7 @@ def pass_block(
 
 
 def _entry(made_of):
-    @njit(cache=True, **STRICT)
+    @entry_point
     def run_block(
         hidden, cos, sin, bounds, matrices, vectors, sizes, curve, eps, qkv, mixed, counters, block, me, team
     ):  # fmt: skip

@@ -15,7 +15,7 @@ from numba import njit
 from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows
 from tte_runtime.ops.rows.barrier import finish, meet, settle, share, take
-from tte_runtime.ops.rows.numbers import STRICT, narrow
+from tte_runtime.ops.rows.numbers import STRICT, entry_point, narrow
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
 from tte_runtime.ops.rows.values import gate, norm, rotate
@@ -101,7 +101,7 @@ def _attend_prompts(qkv, first, last, kept, starts, table, lengths, heads, me, t
 
 
 def _entries(made_of):
-    @njit(cache=True, **STRICT)
+    @entry_point
     def run_layers(
         hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, decode, pages, taps, tap_layer, depth,
         ends, planes, matrices, vectors, sizes, eps, shared, counters, block, me, team,
@@ -221,7 +221,7 @@ def _entries(made_of):
                 taken = take(counters, 2 * layer + 1, together, taken)
             settle(counters, 2 * layer + 1, together, pieces)
 
-    @njit(cache=True, **STRICT)
+    @entry_point
     def run_product(out, x, n, matrix, counters, block, me, team):
         """out [R, padded O] += x [R, n] times a matrix, in pieces of `block` rows; 0 for a part of the columns."""
         made_of  # noqa: B018

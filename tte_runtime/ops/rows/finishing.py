@@ -6,9 +6,8 @@ Knows arrays; knows no tensor and no head.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from tte_runtime.ops.rows.numbers import STRICT
+from tte_runtime.ops.rows.numbers import entry_point
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.sums import dot
 from tte_runtime.ops.rows.values import norm
@@ -17,7 +16,7 @@ LEAST = np.float32(1e-12)  # a vector is divided by no less, as `torch.nn.functi
 
 
 def _entry(made_of):
-    @njit(cache=True, **STRICT)
+    @entry_point
     def finish(hidden, weight, eps, bounds, dims, normalize, mean, vectors):
         """States before the final norm, hidden [T, C], into vectors [S, C], zeros; row s is of `bounds` s to s + 1.
 

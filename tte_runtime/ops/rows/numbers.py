@@ -6,11 +6,33 @@ copy, so one that may sum in any order, or fuse at will, has no bits of its own.
 
 from __future__ import annotations
 
+import functools
+import sys
+
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
 STRICT = {"nogil": True, "error_model": "numpy"}
+
+
+def entry_point(function):
+    """Compile what Python calls; its machine code is kept on disk for later starts, where a folder can be written."""
+    try:
+        return njit(cache=True, **STRICT)(function)
+    except RuntimeError:  # Numba found no folder, neither beside the file nor in the user's own
+        _say_not_kept()
+        return njit(**STRICT)(function)
+
+
+@functools.cache
+def _say_not_kept():
+    print(
+        "compiled code cannot be kept: neither the package's folder nor the user's can be written, so that every start "
+        "compiles anew. Set NUMBA_CACHE_DIR to a folder that can.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def widen(value):

@@ -31,18 +31,19 @@ class RowOutput:
         self.matrix = as_array(weight, exact=is_bfloat16(weight))
         self._team = team
         with compiling("scores of tokens"):
-            self.likeliest(torch.zeros(1, weight.shape[1]), torch.ones(weight.shape[1]), 1e-6)
+            one = torch.ones(1, weight.shape[1], dtype=torch.float32)
+            self.likeliest(one, one[0], 1e-6)
 
     def scores(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> NDArray[np.float32]:
         """Of every token after the final norm: [S, C] -> float32 [S, V]."""
-        states, weight = hidden.float().numpy(), norm.float().numpy()
+        states, weight = hidden.float().contiguous().numpy(), norm.float().contiguous().numpy()
         out = np.empty((len(states), self._size), np.float32)
 
         def part(me: int, size: int) -> None:
             first, last = self._size * me // size, self._size * (me + 1) // size
             self._score(states, weight, np.float32(eps), self.matrix, out, first, last)
 
-        self._team.run(part, self._team.size_for(self.matrix.size, len(states)), pieces=False)
+        self._team.run(part, self._team.size_for(self.matrix.size, len(states)), np.zeros(1, np.int64), pieces=False)
         return out
 
     def likeliest(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:

@@ -79,7 +79,7 @@ def whole_panels(size: int) -> int:
 def pad_rows(rows: torch.Tensor) -> torch.Tensor:
     """A float32 copy of [R, C], whole panels wide, zeros behind."""
     width = rows.shape[1]
-    wide = torch.empty(rows.shape[0], whole_panels(width))
+    wide = torch.empty(rows.shape[0], whole_panels(width), dtype=torch.float32)
     wide[:, :width], wide[:, width:] = rows, 0
     return wide
 
@@ -123,6 +123,6 @@ def _matrices(w: Layer) -> list[torch.Tensor]:
 
 
 def _vectors(w: Layer) -> list[torch.Tensor]:
-    bias = w.qkv_bias if w.qkv_bias is not None else torch.zeros(w.qkv.weight.shape[0])
+    bias = w.qkv_bias if w.qkv_bias is not None else torch.zeros(w.qkv.weight.shape[0], dtype=torch.float32)
     norms = [norm for norm in (w.q_norm, w.k_norm) if norm is not None]
     return [w.input_norm, bias, *norms, w.post_norm]

@@ -6,16 +6,15 @@ Knows arrays; knows no tensor and no sampling.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from tte_runtime.ops.rows.numbers import STRICT, widen
+from tte_runtime.ops.rows.numbers import entry_point, widen
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.sums import dot, dots_of_4
 from tte_runtime.ops.rows.values import norm
 
 
 def _entry(made_of):
-    @njit(cache=True, **STRICT)
+    @entry_point
     def score_tokens(hidden, weight, eps, matrix, scores, first, last):
         """Scores of tokens `first` to `last` after the final norm: hidden [S, C], matrix [V * C], scores [S, V]."""
         made_of  # noqa: B018
@@ -50,7 +49,7 @@ def _entry(made_of):
 score_tokens = _entry(SOURCES)
 
 
-@njit(cache=True, **STRICT)
+@entry_point
 def likeliest(scores, tokens):
     """The highest score of each row, of equal ones the first; a NaN counts as the highest."""
     for row in range(scores.shape[0]):

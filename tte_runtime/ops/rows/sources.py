@@ -7,5 +7,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from tte_runtime.config import PAGE_SIZE
+
 _FILES = sorted(Path(__file__).parent.glob("*.py"))
-SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES) + bytes([PAGE_SIZE])).hexdigest()

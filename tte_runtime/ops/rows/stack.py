@@ -131,7 +131,7 @@ class RowStack:
         def part(me: int, team: int) -> None:
             self._run(*first, layout.decode, *last, block, me, team)
 
-        self._team.run(part, size, pieces=block > 0)
+        self._team.run(part, size, last[-1], pieces=block > 0)
         return (states if ends is None else states[ends])[:, :width].to(hidden.dtype)
 
     def longest_walk(self, rows: int) -> int:
@@ -188,7 +188,8 @@ class RowStack:
         block: int,
     ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """What `run_layers` takes before and behind `decode`, for `size` threads and pieces of `block` rows."""
-        tap_layer, tap_pages = taps if taps is not None else (-1, states[:0])
+        # Without taps their type is still that of those with: the call is compiled once, when a model is loaded.
+        tap_layer, tap_pages = taps if taps is not None else (-1, pages.new_empty(0, states.shape[1]))
         planes = _NO_PLANES if deepstack is None else deepstack.float().contiguous().numpy()
         rows = len(states)
         between = size * block or rows

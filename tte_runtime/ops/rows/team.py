@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
 
 WORTH_DIVIDING = 24e6  # see `Team.size_for`: 2 ms of one thread; all meet, and waking one can take 0.5
 WORTH_SHARING = 2.4e6  # by rows, where nobody waits for a thread that wakes up: 0.2 ms
@@ -11,6 +15,7 @@ ROWS_EACH = 24  # from so many rows a thread on the rows are divided: weights ar
 CACHED = 8e6  # so many weights stay in a last cache, and may be read for every tile of rows
 LONGEST = 128  # rows of a piece, whose states of an MLP are kept at once
 TILE = 12  # rows that a product takes best at once, see tiles.py
+BROKEN = 2**40  # what counters show where somebody failed: more than anybody waits for
 MOST = 8  # a step reads memory, which a few threads exhaust, and all of them meet six times a layer
 
 
@@ -23,7 +28,8 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.size = min(threads, MOST)
-        self._helpers = ThreadPoolExecutor(self.size - 1, "tte-rows") if self.size > 1 else None
+        self._helpers: ThreadPoolExecutor | None = None
+        self._process = 0  # whose threads the helpers are; a fork has none of them
 
     def size_for(self, weights: int, rows: int) -> int:
         """How many threads a product of so many weights with so many rows is worth.
@@ -44,13 +50,39 @@ class Team:
             return 1, LONGEST
         return self.size, min(LONGEST, -(-rows // (3 * self.size * TILE)) * TILE)
 
-    def run(self, part: Callable[[int, int], object], size: int, *, pieces: bool) -> None:
+    def run(self, part: Callable[[int, int], object], size: int, counters: NDArray[np.int64], *, pieces: bool) -> None:
         """Call `part(me, size)` on `size` threads; it must let go of Python's lock, or nobody meets anybody.
 
-        `pieces`: threads take what nobody has, so that all is done once one of them returns; else each has its share.
+        Args:
+            counters: what the threads wait for one another with, zeros (barrier.py).
+            pieces: threads take what nobody has, so that one that has not begun when another ends is not needed; else
+                each has its share.
+
+        Raises:
+            what a part raised. The others do not wait for it, and their results mean nothing.
         """
-        others = [self._helpers.submit(part, me, size) for me in range(1, size)] if self._helpers else []
-        part(0, size)
-        for other in others:
-            if not (pieces and other.cancel()):  # one that has not begun is not needed any more
-                other.result()
+
+        def own(me: int) -> None:
+            try:
+                part(me, size)
+            except BaseException:
+                counters[:] = BROKEN
+                raise
+
+        others: list[Future[None]] = []
+        try:
+            others += (self._helper().submit(own, me) for me in range(1, size))
+            own(0)
+        except BaseException:  # of starting a thread, too
+            counters[:] = BROKEN
+            raise
+        finally:
+            for other in others:
+                if not (pieces and other.cancel()):
+                    other.result()
+
+    def _helper(self) -> ThreadPoolExecutor:
+        """The helpers, of this process."""
+        if self._helpers is None or self._process != os.getpid():
+            self._process, self._helpers = os.getpid(), ThreadPoolExecutor(self.size - 1, "tte-rows")
+        return self._helpers

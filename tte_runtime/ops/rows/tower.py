@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tte_runtime.ops.rows.output import compiling
 from tte_runtime.ops.rows.packing import is_bfloat16, pack_matrix, pad_rows, whole_panels
 from tte_runtime.ops.rows.team import Team
 
@@ -80,6 +81,9 @@ class RowBlock:
         self._sizes, self._curve, self._eps = _sizes(block), _curve(block), np.float32(block.eps)
         self.matrices = _packed(_matrices(block))
         self.vectors = torch.cat(_vectors(block)).numpy()
+        with compiling("a tower's blocks"):
+            angles = torch.zeros(1, self._sizes[0] // self._sizes[1], dtype=torch.float32)
+            self.forward(torch.zeros(1, self._sizes[0], dtype=torch.float32), angles, angles, torch.tensor([0, 1]))
 
     def forward(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
         """[N, C] -> [N, C].
@@ -90,20 +94,20 @@ class RowBlock:
         """
         rows, width = hidden.shape
         half = width // self._sizes[1] // 2
-        states = pad_rows(hidden)
+        states, room = pad_rows(hidden), _room(rows, width, turns=3)
         arguments = (
             states.numpy(),
             np.ascontiguousarray(cos[:, :half].numpy()),
             np.ascontiguousarray(sin[:, :half].numpy()),
-            bounds.numpy(),
+            bounds.numpy().astype(np.int64),
             self.matrices,
             self.vectors,
             self._sizes,
             self._curve,
             self._eps,
-            *_room(rows, width, turns=3),
+            *room,
         )
-        _run_in_pieces(self._team, self._run, arguments, self.matrices.size, rows)
+        _run_in_pieces(self._team, self._run, arguments, room[-1], self.matrices.size, rows)
         return states[:, :width]
 
 
@@ -135,6 +139,10 @@ class RowTower:
         self.vectors = torch.cat([*vectors, tower.norm.weight, _bias(tower.norm), *merger]).numpy()
         each = sum(whole_panels(part.shape[0]) * part.shape[1] for part in matrices[0])
         self._shape = (len(vectors), each, len(vectors[0]), self._merged)
+        with compiling("a tower"):  # by one feature's patches
+            angles = np.zeros((self._merged, self._sizes[0] // self._sizes[1] // 2), np.float32)
+            patches = torch.zeros(self._merged, tower.patches.shape[1], dtype=torch.float32)
+            self.forward(patches, angles, angles, np.array([0, self._merged]))
 
     def forward(
         self, patches: torch.Tensor, cos: NDArray[np.float32], sin: NDArray[np.float32], bounds: NDArray[np.int64]
@@ -146,7 +154,8 @@ class RowTower:
             bounds: [S + 1], where every picture's patches begin.
         """
         rows, width = patches.shape[0], self._sizes[0]
-        features = torch.empty(rows // self._merged, whole_panels(self._features))
+        room = _room(rows, width, turns=2 + 3 * self._shape[0])
+        features = torch.empty(rows // self._merged, whole_panels(self._features), dtype=torch.float32)
         arguments = (
             patches.contiguous().numpy(),
             np.empty((rows, whole_panels(width)), np.float32),
@@ -159,10 +168,10 @@ class RowTower:
             self._shape,
             self._curve,
             self._epsilons,
-            *_room(rows, width, turns=2 + 3 * self._shape[0]),
+            *room,
             features.numpy(),
         )
-        _run_in_pieces(self._team, self._run, arguments, self.matrices.size, rows)
+        _run_in_pieces(self._team, self._run, arguments, room[-1], self.matrices.size, rows)
         return features[:, : self._features]
 
 
@@ -176,13 +185,15 @@ def _curve(block: Block) -> NDArray[np.float32]:
     return np.array(CURVES[block.activation] or (0, 0), np.float32)
 
 
-def _run_in_pieces(team: Team, run: Any, arguments: tuple[Any, ...], weights: int, rows: int) -> None:
+def _run_in_pieces(
+    team: Team, run: Any, arguments: tuple[Any, ...], counters: NDArray[np.int64], weights: int, rows: int
+) -> None:
     """A compiled call that takes the rows of a piece, which thread it is and of how many, behind `arguments`.
 
     Few rows are one piece of one thread: such a call does not divide columns.
     """
     size, block = team.plan(weights, rows)
-    team.run(lambda me, of: run(*arguments, block or rows, me, of), size if block else 1, pieces=True)
+    team.run(lambda me, of: run(*arguments, block or rows, me, of), size if block else 1, counters, pieces=True)
 
 
 def _packed(parts: list[torch.Tensor]) -> NDArray[Any]:
@@ -211,7 +222,7 @@ def _vectors(block: Block) -> list[torch.Tensor]:
 def _bias(part: Affine, room: int | None = None) -> torch.Tensor:
     """Its bias, float32, zeros where there is none, and behind it up to `room`."""
     size = part.weight.shape[0]
-    bias = torch.zeros(room or size)
+    bias = torch.zeros(room or size, dtype=torch.float32)
     if part.bias is not None:
         bias[:size] = part.bias
     return bias

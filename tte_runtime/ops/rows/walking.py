@@ -7,17 +7,16 @@ that they would have had. Knows arrays; knows no request and no sampling.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.compiled import run_layers
-from tte_runtime.ops.rows.numbers import STRICT
+from tte_runtime.ops.rows.numbers import entry_point
 from tte_runtime.ops.rows.scoring import likeliest, score_tokens
 from tte_runtime.ops.rows.sources import SOURCES
 
 
 def _entry(made_of):
-    @njit(cache=True, **STRICT)
+    @entry_point
     def run_steps(
         hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, pages, taps, tap_layer, depth, ends,
         planes, matrices, vectors, sizes, eps, shared, counters, embed, norm, output, stops, tokens,
@@ -35,14 +34,16 @@ def _entry(made_of):
         """
         made_of  # noqa: B018
         rows, width = hidden.shape[0], sizes[0]
+        # Typed: `run_layers` would be compiled a second time for literals.
+        decode, block, me, team = np.bool_(True), np.int64(0), np.int64(0), np.int64(1)
         states, scores = np.empty((rows, width), np.float32), np.empty((rows, embed.shape[0]), np.float32)
         for step in range(tokens.shape[0]):
             run_layers(
-                hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, True, pages, taps, tap_layer,
-                depth, ends, planes, matrices, vectors, sizes, eps, shared, counters, 0, 0, 1,
+                hidden, positions, axes, inv_freq, factor, slots, starts, table, lengths, decode, pages, taps,
+                tap_layer, depth, ends, planes, matrices, vectors, sizes, eps, shared, counters, block, me, team,
             )  # fmt: skip
             states[:] = hidden[:, :width]
-            score_tokens(states, norm, eps, output, scores, 0, embed.shape[0])
+            score_tokens(states, norm, eps, output, scores, me, embed.shape[0])
             likeliest(scores, tokens[step])
             done = step + 1 == tokens.shape[0]
             for row in range(rows):

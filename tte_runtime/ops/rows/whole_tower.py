@@ -11,7 +11,7 @@ from numba import njit
 
 from tte_runtime.ops.rows.barrier import finish, settle, take
 from tte_runtime.ops.rows.blocks import norm_some, pass_block
-from tte_runtime.ops.rows.numbers import STRICT
+from tte_runtime.ops.rows.numbers import STRICT, entry_point
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
 from tte_runtime.ops.rows.values import whole_gelu
@@ -39,7 +39,7 @@ def _merge(hidden, begin, end, merged, matrices, vectors, width, eps, out):
 
 
 def _entry(made_of):
-    @njit(cache=True, **STRICT)
+    @entry_point
     def run_tower(
         pixels, hidden, cos, sin, bounds, matrices, vectors, sizes, shape, curve, epsilons, qkv, mixed, counters, out,
         block, me, team,
