@@ -52,8 +52,7 @@ def test_nobody_waits_for_a_helper_that_sleeps() -> None:
     """Pieces are taken by whoever is there; a share of the columns is its thread's own."""
     begun, wake = threading.Event(), threading.Event()
     team = Team(2)
-    assert team._helpers is not None
-    team._helpers.submit(lambda: (begun.set(), wake.wait(60)))
+    team.helpers().submit(lambda: (begun.set(), wake.wait(60)))
     assert begun.wait(60)
     weight, x = torch.randn(96, 2000), torch.randn(10_000, 2000)
     matrix = PanelMatrix(weight, team)

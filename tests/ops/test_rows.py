@@ -198,8 +198,7 @@ def test_prompts_do_not_wait_for_a_helper_that_sleeps(monkeypatch: pytest.Monkey
     stack = stack_of("tte_tiny", TorchOps(), exact=True)
     alone, helped = NumbaOps(1), NumbaOps(2)
     begun, wake = threading.Event(), threading.Event()
-    assert helped._team._helpers is not None
-    helped._team._helpers.submit(lambda: (begun.set(), wake.wait(60)))
+    helped._team.helpers().submit(lambda: (begun.set(), wake.wait(60)))
     assert begun.wait(60)
     layout, num_pages = prompts_of(((61, 61), (40, 40)))
     hidden, positions = random(101, stack.spec.hidden_size), torch.arange(101).expand(3, -1)

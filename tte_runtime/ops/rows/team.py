@@ -71,7 +71,7 @@ class Team:
 
         others: list[Future[None]] = []
         try:
-            others += (self._helper().submit(own, me) for me in range(1, size))
+            others += (self.helpers().submit(own, me) for me in range(1, size))
             own(0)
         except BaseException:  # of starting a thread, too
             counters[:] = BROKEN
@@ -81,7 +81,7 @@ class Team:
                 if not (pieces and other.cancel()):
                     other.result()
 
-    def _helper(self) -> ThreadPoolExecutor:
+    def helpers(self) -> ThreadPoolExecutor:
         """The helpers, of this process."""
         if self._helpers is None or self._process != os.getpid():
             self._process, self._helpers = os.getpid(), ThreadPoolExecutor(self.size - 1, "tte-rows")
