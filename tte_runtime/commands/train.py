@@ -208,7 +208,7 @@ def embedder(base: str, data: Path, out: Path, recipe: str | None, negatives: in
     "sizes",
     multiple=True,
     metavar="NAME=N",
-    help="Of the head (repeatable), such as num_layers=8 of decoder_layers, num_queries=32 of qformer.",
+    help="Of the head (repeatable), such as num_layers=8 or readout=mean of decoder_layers, num_queries=32 of qformer.",
 )
 @click.option(
     "--tap", type=int, metavar="N", help="The head reads the states after N layers; by default 8 before the end."
@@ -234,14 +234,14 @@ def head(
     click.echo(train_head(base, data, out, kind=kind, sizes=sizes_in(sizes), options=options, **how))
 
 
-def sizes_in(given: tuple[str, ...]) -> dict[str, int]:
+def sizes_in(given: tuple[str, ...]) -> dict[str, Any]:
     """NAME=N options as a mapping; raises OptionError for one of another form."""
-    found = {}
+    found: dict[str, Any] = {}
     for one in given:
         name, _, value = one.partition("=")
-        if not value.isdecimal():
-            raise OptionError(f"--size must be NAME=N with a whole number N, got {one!r}.")
-        found[name] = int(value)
+        if not (value.isdecimal() or (name == "readout" and value)):
+            raise OptionError(f"--size must be NAME=N with a whole number N, or readout=last or mean, got {one!r}.")
+        found[name] = int(value) if value.isdecimal() else value
     return found
 
 

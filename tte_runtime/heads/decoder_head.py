@@ -2,7 +2,7 @@
 
 Think-Then-Embed, arXiv 2510.05014, ablation of TTE_u heads. The head reads the states after layer `tap_layer` of
 prompt, trace and terminal token at once, causally, at the backbone's own positions, has its own final norm, and
-is read at the last token. Knows no cache of the engine and no request.
+is read at the last token or at the mean of all. Knows no cache of the engine and no request.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ class DecoderHead:
         stack: the layers.
         norm: [C].
         tap_layer: where in the backbone the states are tapped.
+        mean: read the mean of all tokens' states; else the last token's.
     """
 
-    def __init__(self, stack: LayerStack, norm: torch.Tensor, tap_layer: int) -> None:
+    def __init__(self, stack: LayerStack, norm: torch.Tensor, tap_layer: int, *, mean: bool = False) -> None:
         self.stack = stack
         self.norm = norm
         self.tap_layer = tap_layer
+        self.mean = mean
 
     def forward(
         self, states: torch.Tensor, positions: torch.Tensor, lengths: list[int], pooling: Pooling
@@ -42,7 +44,10 @@ class DecoderHead:
         layout, num_pages = _own_layout(lengths, states.device)
         spec = self.stack.spec
         pages = states.new_zeros(self.stack.depth, 2, num_pages, spec.num_kv_heads, PAGE_SIZE, spec.head_dim)
-        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=Ends.of(layout))
+        ends = None if self.mean else Ends.of(layout)
+        hidden = self.stack.forward(states, upload(positions, states.device), layout, pages, ends=ends)
+        if self.mean:
+            hidden = torch.stack([own.float().mean(0) for own in hidden.split(lengths)]).to(hidden.dtype)
         return self.stack.ops.pool_normalize(hidden, self.norm, spec.norm_eps, pooling)
 
 
@@ -52,7 +57,7 @@ def load_decoder_head(
     """A `decoder_layers` head; raises CheckpointError where a tensor is missing or of another shape."""
     layers = [load_layer(files, f"layers.{i}.", backbone, ops, place) for i in range(sizes.num_layers)]
     norm = place(files.get("norm.weight", (backbone.hidden_size,)))
-    return DecoderHead(LayerStack(backbone, layers, ops), norm, tap_layer)
+    return DecoderHead(LayerStack(backbone, layers, ops), norm, tap_layer, mean=sizes.readout == "mean")
 
 
 def _own_layout(lengths: list[int], device: torch.device) -> tuple[StepLayout, int]:

@@ -17,13 +17,20 @@ from tte_runtime.errors import CheckpointError, one_of
 from tte_runtime.models.spec import DecoderSpec
 
 WEIGHTS = "head.safetensors"
+READOUTS = ("last", "mean")
 
 
 @dataclass(frozen=True)
 class DecoderLayers:
-    """Sizes of `decoder_layers`: a trained copy of the backbone's last layers, 8 in the paper."""
+    """Sizes of `decoder_layers`: a trained copy of the backbone's last layers, 8 in the paper.
+
+    Attributes:
+        readout: whose states become the vector, before the final norm: "last", the terminal token's, or "mean", the
+            mean of all tokens'. The paper leaves it open.
+    """
 
     num_layers: int = 8
+    readout: str = "last"
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ def sizes_of(kind: object, given: Mapping[str, Any], width: int) -> Sizes:
     """The sizes of a head of this kind over states of `width`, those not given at their defaults.
 
     Raises:
-        CheckpointError: unknown kind or field, a size that is no whole number >= 1, or heads that cannot share `width`.
+        CheckpointError: unknown kind, field or readout, a size that is no whole number >= 1, or heads that cannot share
+            `width`.
     """
     if not isinstance(kind, str) or kind not in KINDS:
         raise CheckpointError(one_of("head kind", kind, tuple(KINDS)))
@@ -76,7 +84,10 @@ def sizes_of(kind: object, given: Mapping[str, Any], width: int) -> Sizes:
     for name, value in given.items():
         if name not in known:
             raise CheckpointError(f"head {kind!r}: " + one_of("field", name, known))
-        if type(value) is not int or value < 1:
+        if name == "readout":
+            if value not in READOUTS:
+                raise CheckpointError(f"head {kind!r}: " + one_of("readout", value, READOUTS))
+        elif type(value) is not int or value < 1:
             raise CheckpointError(f"head {kind!r}: {name} must be a whole number >= 1, got {value!r}.")
     sizes = made(**given)
     if not isinstance(sizes, DecoderLayers) and width % sizes.num_heads:

@@ -20,8 +20,8 @@ from tte_runtime.training.written import round_to, write_model
 HEAD_LAYERS = 3
 TAP_LAYER = 3
 # Sizes of each kind of head over states 192 wide: small, because the weights are kept in the repository.
-HEADS: dict[str, dict[str, int]] = {
-    "decoder_layers": {"num_layers": HEAD_LAYERS},
+HEADS: dict[str, dict[str, Any]] = {
+    "decoder_layers": {"num_layers": HEAD_LAYERS, "readout": "mean"},
     "attention_pooler": {"num_queries": 1, "num_heads": 6, "intermediate_size": 160},
     "latent_attention": {"num_latents": 64, "num_heads": 6, "intermediate_size": 256},
     "qformer": {"num_layers": 1, "num_queries": 8, "num_heads": 6, "intermediate_size": 512},

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
-from tte_runtime.heads.reference import HeadModule, make_reference_head
+from tte_runtime.heads.reference import HeadModule, ReferenceHead, make_reference_head
 from tte_runtime.training.bank import Bank
 from tte_runtime.training.checkpoint import HEADS, MAX_TRACE_TOKENS, TAP_LAYER
 from tte_runtime.training.contests import Contest, Item
@@ -86,11 +86,19 @@ class HeadTraining(Learner):
 # What a damaged trace no longer says cannot be learnt; most of the loss in the end is that. The last rounds have less
 # of it, and learn the small differences between boards. 126,400 questions in all, as many as the other arms see.
 ROUNDS = (
-    Round(600, 1e-3, True, 1.0),
-    Round(750, 8e-4, False, 1.0),
-    Round(600, 8e-4, False, 0.3),
-    Round(2000, 8e-4, False, 0.3),
+    Round(600, 1e-3, True, 1.0, "last"),
+    Round(750, 8e-4, False, 1.0, "last"),
+    Round(600, 8e-4, False, 0.3, "last"),
+    Round(2000, 8e-4, False, 0.3, "last"),
 )
+# What a kind learns behind these. The terminal token of three layers over frozen states gathers a whole board no better
+# with more practice; the mean of all tokens does (docs/log.md).
+OWN_ROUNDS = {"decoder_layers": (Round(1600, 8e-4, False, 0.3, "mean"),)}
+
+
+def rounds_of(kind: str) -> tuple[Round, ...]:
+    """All rounds of a kind of head."""
+    return ROUNDS + OWN_ROUNDS.get(kind, ())
 
 
 def train_head(
@@ -100,11 +108,14 @@ def train_head(
     folder: Path,
     *,
     kind: str = "decoder_layers",
-    rounds: tuple[Round, ...] = ROUNDS,
+    rounds: tuple[Round, ...] | None = None,
     batch_size: int,
     seed: int,
 ) -> HeadModule:
-    """Train one head over the frozen model, or load, round by round, what `folder` has finished (head<round>)."""
+    """Train one head over the frozen model, or load, round by round, what `folder` has finished (head<round>).
+
+    `rounds`: in the stead of the kind's own, for trials.
+    """
     lessons = _Lessons(model, bank, encoder, folder, rounds, batch_size, seed)
     return lessons.teach([kind], lambda _: "")[kind]
 
@@ -116,7 +127,7 @@ def train_heads(
     folder: Path,
     *,
     kinds: Sequence[str] = tuple(HEADS),
-    rounds: tuple[Round, ...] = ROUNDS,
+    rounds: tuple[Round, ...] | None = None,
     batch_size: int,
     seed: int,
 ) -> dict[str, HeadModule]:
@@ -136,25 +147,27 @@ class _Lessons:
     bank: Bank
     encoder: Encoder
     folder: Path
-    rounds: tuple[Round, ...]
+    rounds: tuple[Round, ...] | None
     batch_size: int
     seed: int
 
     def teach(self, kinds: Sequence[str], suffix: Callable[[str], str]) -> dict[str, HeadModule]:
         """Heads by kind, in eval mode. `suffix` tells the files of a kind apart."""
         heads = {kind: self._fresh(kind) for kind in kinds}
+        plans = {kind: self.rounds or rounds_of(kind) for kind in kinds}
         self.model.requires_grad_(False)
-        for number in range(len(self.rounds)):
-            done = {kind: self.folder / f"head{number}{suffix(kind)}.safetensors" for kind in kinds}
-            missing = [kind for kind in kinds if not done[kind].is_file()]
+        for number in range(max(map(len, plans.values()))):
+            present = [kind for kind in kinds if number < len(plans[kind])]
+            done = {kind: self.folder / f"head{number}{suffix(kind)}.safetensors" for kind in present}
+            missing = [kind for kind in present if not done[kind].is_file()]
             if missing:
                 # The folder is named by who learns in it: a run is gone on with by the same heads only.
-                learners = "".join(suffix(kind) for kind in missing)
-                self._round(number, {kind: heads[kind] for kind in missing}, self.folder / f"run{number}{learners}")
+                run = self.folder / f"run{number}{''.join(suffix(kind) for kind in missing)}"
+                self._round(number, plans[missing[0]][number], {kind: heads[kind] for kind in missing}, run)
             for kind in missing:
                 keep(heads[kind].state_dict(), done[kind])
-            for kind, head in heads.items():
-                head.load_state_dict(load_file(done[kind]))
+            for kind in present:
+                heads[kind].load_state_dict(load_file(done[kind]))
         return {kind: head.eval() for kind, head in heads.items()}
 
     def _fresh(self, kind: str) -> HeadModule:
@@ -165,8 +178,11 @@ class _Lessons:
         head.initialise_from(self.model.model.language_model)
         return head
 
-    def _round(self, number: int, heads: Mapping[str, HeadModule], run: Path) -> None:
+    def _round(self, number: int, plan: Round, heads: Mapping[str, HeadModule], run: Path) -> None:
+        for head in heads.values():
+            if isinstance(head, ReferenceHead):
+                head.readout = plan.readout
         write = partial(greedy_traces, self.model, encoder=self.encoder, max_tokens=MAX_TRACE_TOKENS)
         course = Course(self.model, self.bank, self.encoder, write, self.batch_size, self.seed)
         training = HeadTraining(self.model, heads, self.encoder)
-        course.round("head", training, run, number, self.rounds[number], clip_apart=list(heads.values()))
+        course.round("head", training, run, number, plan, clip_apart=list(heads.values()))

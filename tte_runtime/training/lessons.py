@@ -33,13 +33,14 @@ CONTRAST_JOINS, WORDS_END = 0.25, 0.6
 @dataclass(frozen=True)
 class Round:
     """One cosine run: its steps, its highest learning rate, whether words come first, and how much of the damage to
-    traces (left out, cut) there is.
+    traces (left out, cut) there is. `readout` is where a head of decoder layers is read; others have one place.
     """
 
     steps: int
     learning_rate: float
     words_first: bool
     damage: float
+    readout: str = "mean"
 
 
 def by_length(items: Sequence[Item], size: int) -> tuple[list[list[Item]], Tensor]:

@@ -25,8 +25,7 @@ from tte_runtime.scenes.split import Split
 from tte_runtime.training.bank import Bank, make_bank
 from tte_runtime.training.blueprint import build_config, build_model, build_tokenizer
 from tte_runtime.training.checkpoint import round_weights, write_checkpoint
-from tte_runtime.training.head import ROUNDS as HEAD_ROUNDS
-from tte_runtime.training.head import train_head
+from tte_runtime.training.head import rounds_of, train_head
 from tte_runtime.training.lessons import Round as HeadRound
 from tte_runtime.training.loop import say
 from tte_runtime.training.reasoner import train_reasoner
@@ -49,7 +48,7 @@ class Plan:
     held_out_scenes: int = 2000
     reasoner_steps: int = 6000
     reasoner_rows: int = 12
-    head_rounds: tuple[HeadRound, ...] = field(default=HEAD_ROUNDS)
+    head_rounds: tuple[HeadRound, ...] = field(default=rounds_of("decoder_layers"))
     head_questions: int = 32
     tower_checks: int = 600
     reasoner_checks: int = 200

@@ -34,7 +34,7 @@ MODULES: dict[str, type[HeadModule]] = {
 }
 
 
-def make_reference_head(kind: str, config: Any, **sizes: int) -> HeadModule:
+def make_reference_head(kind: str, config: Any, **sizes: Any) -> HeadModule:
     """A head of `kind` with random weights.
 
     Args:

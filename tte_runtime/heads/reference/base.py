@@ -39,7 +39,7 @@ class HeadModule(nn.Module, ABC):
         save_file(state, Path(folder) / weights, metadata={"format": "pt"})
 
     @classmethod
-    def from_checkpoint(cls, folder: str | Path, config: Any, weights: str = WEIGHTS, **sizes: int) -> Self:
+    def from_checkpoint(cls, folder: str | Path, config: Any, weights: str = WEIGHTS, **sizes: Any) -> Self:
         """Load a head as fp32, in eval mode.
 
         Raises:
@@ -48,7 +48,7 @@ class HeadModule(nn.Module, ABC):
         return cls._filled(Path(folder) / weights, read_weights(folder, weights), config, **sizes)
 
     @classmethod
-    def _filled(cls, path: Path, state: dict[str, Tensor], config: Any, **sizes: int) -> Self:
+    def _filled(cls, path: Path, state: dict[str, Tensor], config: Any, **sizes: Any) -> Self:
         head = cls(config, **sizes).float()
         try:
             head.load_state_dict({key: value.float() for key, value in state.items()})

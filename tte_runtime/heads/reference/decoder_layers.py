@@ -2,8 +2,8 @@
 
 Think-Then-Embed (arXiv 2510.05014) found this head best (layers initialised from the backbone, fed the states some
 layers before the end) and leaves its details open; ours are: all positions of prompt + trace + one terminal token, the
-backbone's own M-RoPE positions, causal, an own final norm, read at the terminal token. Of every family: the layers are
-those of transformers' decoder for the config. Knows nothing of pages, caches or engines.
+backbone's own M-RoPE positions, causal, an own final norm, read at the terminal token or at the mean of all tokens. Of
+every family: the layers are those of transformers' decoder for the config. Knows nothing of pages, caches or engines.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from tte_runtime.heads.spec import WEIGHTS
 
 class ReferenceHead(HeadModule):
     """`num_layers` decoder layers of the backbone's shape, a final RMSNorm, and the L2-normalised state of
-    the last token.
+    the last token, or the mean of all tokens' states where `readout` is "mean".
     """
 
-    def __init__(self, config: Any, num_layers: int) -> None:
+    def __init__(self, config: Any, num_layers: int, readout: str = "last") -> None:
         super().__init__()
+        self.readout = readout
         text = copy.deepcopy(config.get_text_config())
         text.num_hidden_layers, text.vocab_size, text.pad_token_id = num_layers, 1, None  # its words are never asked
         if getattr(text, "layer_types", None):
@@ -47,7 +48,11 @@ class ReferenceHead(HeadModule):
         rotation = self.rotary(hidden, position_ids if self.axes == 3 else position_ids[0])
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotation)
-        rows = hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
+        if self.readout == "mean":
+            own = torch.arange(length, device=hidden.device) <= last[:, None]
+            rows = (hidden.float() * own[..., None]).sum(1) / (last + 1)[:, None]
+        else:
+            rows = hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
         return F.normalize(self.norm(rows).float(), dim=-1)
 
     def initialise_from(self, backbone: Any) -> None:
@@ -58,7 +63,7 @@ class ReferenceHead(HeadModule):
         self.norm.load_state_dict(backbone.norm.state_dict())
 
     @classmethod
-    def from_checkpoint(cls, folder: str | Path, config: Any, weights: str = WEIGHTS, **sizes: int) -> Self:
+    def from_checkpoint(cls, folder: str | Path, config: Any, weights: str = WEIGHTS, **sizes: Any) -> Self:
         """As `HeadModule.from_checkpoint`. Its depth is what the file holds, unless it is given."""
         state = read_weights(folder, weights)
         depth = len({key.split(".")[1] for key in state if key.startswith("layers.")})

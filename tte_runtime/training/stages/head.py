@@ -34,7 +34,7 @@ def train_head(
     out: Path,
     *,
     kind: str = "decoder_layers",
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[str, Any] | None = None,
     tap_layer: int | None = None,
     recipe: str | None = None,
     negatives: int | None = None,
@@ -75,7 +75,7 @@ def train_head(
 
 
 def _head(
-    base: Base, kind: str, sizes: dict[str, int], tap_layer: int | None, seed: int
+    base: Base, kind: str, sizes: dict[str, Any], tap_layer: int | None, seed: int
 ) -> tuple[HeadModule, dict[str, Any]]:
     """A head as it begins, a function of the seed and the base, and its entry in `tte.json`."""
     decoder, config = base.model.get_decoder(), base.model.config
