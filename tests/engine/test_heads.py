@@ -37,24 +37,27 @@ def backbone(num_layers: int, hidden_size: int) -> Any:
     return SimpleNamespace(num_layers=num_layers, hidden_size=hidden_size)
 
 
-def with_head(folder: Path, target: Path, kind: str) -> Path:
+def with_head(folder: Path, target: Path, kind: str, **more: Any) -> Path:
     """`folder` again, with a strongly random head of `kind` in the stead of its own."""
     shutil.copytree(folder, target)
     torch.manual_seed(5)
-    head = make_reference_head(kind, AutoConfig.from_pretrained(folder), **SIZES[kind])
+    sizes = SIZES[kind] | more
+    head = make_reference_head(kind, AutoConfig.from_pretrained(folder), **sizes)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_(1.0, 0.2) if parameter.dim() == 1 else parameter.normal_(0.0, 0.3)
     head.save(target)
     entry = json.loads((target / "tte.json").read_text())
-    entry["head"] = {"kind": kind, "tap_layer": 2, **SIZES[kind]}
+    entry["head"] = {"kind": kind, "tap_layer": 2, **sizes}
     (target / "tte.json").write_text(json.dumps(entry))
     return target
 
 
-@pytest.fixture(scope="module", params=tuple(KINDS))
+@pytest.fixture(scope="module", params=[*KINDS, "decoder_layers mean"])
 def headed(request: Any, random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_head(random_folder, tmp_path_factory.mktemp("headed") / request.param, request.param)
+    kind, _, readout = request.param.partition(" ")
+    more = {"readout": readout} if readout else {}
+    return with_head(random_folder, tmp_path_factory.mktemp("headed") / kind, kind, **more)
 
 
 def test_through_the_engine_as_in_plain_transformers(headed: Path, requests: list[Any]) -> None:
@@ -122,6 +125,8 @@ def test_sizes_have_defaults_for_a_backbone_of_two_billions() -> None:
         ({"kind": "qformer", "num_latents": 4}, "unknown field 'num_latents'. Known: num_layers, num_queries"),
         ({"kind": "qformer", "num_queries": 0}, "num_queries must be a whole number >= 1, got 0"),
         ({"kind": "qformer", "num_queries": True}, "must be a whole number >= 1, got True"),
+        ({"kind": "decoder_layers", "readout": "first"}, "unknown readout 'first'. Known: last, mean"),
+        ({"kind": "qformer", "readout": "mean"}, "unknown field 'readout'"),
         ({"kind": "attention_pooler", "num_heads": 5}, "5 attention heads cannot share states of 64 elements"),
         ({"kind": "qformer", "num_heads": 4, "tap_layer": 9}, "tap_layer=9 does not fit a backbone of 4 layers"),
         ({"kind": "qformer", "num_heads": 4, "tap_layer": "2"}, "tap_layer='2' does not fit"),

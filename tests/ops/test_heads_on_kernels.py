@@ -17,6 +17,7 @@ from tte_runtime.ops.triton_ops import TritonOps
 
 CONFIG = LlamaConfig(hidden_size=64, num_attention_heads=2, num_key_value_heads=1)
 SIZES = {
+    "decoder_layers": {"num_layers": 1, "readout": "mean"},
     "attention_pooler": {"num_queries": 1, "num_heads": 2, "intermediate_size": 48},
     "latent_attention": {"num_latents": 6, "num_heads": 2, "intermediate_size": 64},
     "qformer": {"num_layers": 1, "num_queries": 3, "num_heads": 4, "intermediate_size": 64},

@@ -49,8 +49,8 @@ class ReferenceHead(HeadModule):
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotation)
         if self.readout == "mean":
-            own = torch.arange(length, device=hidden.device) <= last[:, None]
-            rows = (hidden.float() * own[..., None]).sum(1) / (last + 1)[:, None]
+            padding = torch.arange(length, device=hidden.device) > last[:, None]
+            rows = hidden.float().masked_fill(padding[..., None], 0).sum(1) / (last + 1)[:, None]
         else:
             rows = hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
         return F.normalize(self.norm(rows).float(), dim=-1)
