@@ -21,7 +21,8 @@ GRIDS = [(1, 4, 4), (1, 2, 6)]
 @pytest.mark.parametrize(("ops", "calls"), [(TorchOps(), [28]), (TritonOps(), [16, 12])], ids=["torch", "kernels"])
 def test_with_our_kernels_every_picture_goes_alone(tmp_path: Path, ops: TorchOps, calls: list[int]) -> None:
     folder = save(tmp_path / "base", make_config("qwen2_vl"))
-    tower = VisionTower(read_config(Checkpoint.of(folder)), TensorFiles(folder), ops, device="cpu", dtype=torch.float32)
+    config = read_config(Checkpoint.of(folder))
+    tower = VisionTower(config, TensorFiles(folder), ops, device="cpu", dtype=torch.float32)
     inner, seen = tower._tower, []
 
     class Watched(nn.Module):
@@ -30,7 +31,8 @@ def test_with_our_kernels_every_picture_goes_alone(tmp_path: Path, ops: TorchOps
             return inner(patches, grid_thw=grid_thw)
 
     tower._tower = Watched()
-    width = inner.patch_embed.proj.weight[0].numel()
+    vision = config.vision_config
+    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     torch.manual_seed(2)
     pictures = [torch.randn(16, width), torch.randn(12, width)]
     together = tower.encode(pictures, GRIDS)
