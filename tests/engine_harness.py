@@ -12,7 +12,7 @@ import torch
 
 from tte_runtime import Embedder, Think
 from tte_runtime.engine.engine import Engine
-from tte_runtime.engine.graphs import Body, DecodeGraphs
+from tte_runtime.engine.graphs import SIZES, Body, DecodeGraphs
 from tte_runtime.engine.request import EngineRequest, EngineResult, Listener
 from tte_runtime.engine.runner import StepOutput
 from tte_runtime.inputs.items import parse_item
@@ -27,15 +27,16 @@ def call_again(body: Body) -> tuple[Callable[[], None], StepOutput]:
     def replay() -> None:
         again = body()
         for name in ("hidden", "tokens", "vectors"):
-            getattr(output, name).copy_(getattr(again, name))
+            if (kept := getattr(output, name)) is not None:
+                kept.copy_(getattr(again, name))
 
     return replay, output
 
 
-def capture_decode(engine: Engine) -> None:
-    """Let an engine's decode steps run over fixed memory."""
+def capture_decode(engine: Engine, sizes: Sequence[int] = SIZES) -> None:
+    """Let an engine's decode steps of up to so many rows run over fixed memory."""
     with torch.inference_mode():
-        engine.graphs = DecodeGraphs(engine.runner, engine.config, call_again)
+        engine.graphs = DecodeGraphs(engine.runner, engine.config, call_again, sizes)
 
 
 def render(embedder: Embedder, item: Any, role: Any = "query", max_tokens: int = 8) -> EngineRequest:

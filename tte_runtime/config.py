@@ -18,6 +18,7 @@ KERNELS = ("auto", "triton", "numba", "torch")
 WEIGHTS = {"torch": ("w16", "w8a8"), "numba": ("w16",), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
 ATTENTION = ("auto", "triton", "sdpa", "flash-attn", "xformers")
 SMALL_MATRIX = 2**18  # elements; a product of one row with fewer takes less time than waking a second thread
+DECODE_ROWS = 64  # that a decode step may take whatever the batch: what lanes leave is for suffixes and replays
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
 
 
@@ -153,10 +154,13 @@ class EngineConfig:
             kernels = "triton" if on_gpu else ("torch" if no_numba(device, dtype, self.weights) else "numba")
         elif kernels == "numba" and (reason := no_numba(device, dtype, self.weights)):
             raise OptionError(f'kernels="numba" cannot run here: {reason}. Use kernels="auto".')
-        if self.cuda_graphs is True and not on_gpu:
-            raise OptionError(f'cuda_graphs=True needs a GPU, got device={device!r}. Use cuda_graphs="auto".')
+        if self.cuda_graphs is True and not (on_gpu and kernels == "triton"):
+            raise OptionError(
+                f"cuda_graphs=True needs our kernels on a GPU, got kernels={kernels!r} on {device!r}. "
+                'Use cuda_graphs="auto".'
+            )
         if self.attention == "triton" and kernels != "triton":
-            raise OptionError('attention="triton" is part of kernels="triton", got kernels="torch". Use "sdpa".')
+            raise OptionError(f'attention="triton" is part of kernels="triton", got kernels={kernels!r}. Use "sdpa".')
         if self.pdl and not (on_gpu and kernels == "triton" and _has_pdl(device)):
             raise OptionError(
                 "pdl=True needs our kernels on an NVIDIA GPU of compute capability 9.0, got "

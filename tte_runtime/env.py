@@ -10,7 +10,10 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tte_runtime.embedder import Embedder
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,13 @@ def _engine_rows(model: str, options: dict[str, Any]) -> list[tuple[str, str]]:
             ("model", model),
             ("recipe", embedder.recipe.name),
             ("engine", embedder.config.describe()),
+            ("memory", _memory(embedder)),
             ("embedding dim", str(embedder.embedding_dim)),
             ("fingerprint", embedder.fingerprint),
         ]
+
+
+def _memory(embedder: Embedder) -> str:
+    """What the engine keeps for itself, beside weights."""
+    memory = embedder._pipeline.engine.memory
+    return ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items())

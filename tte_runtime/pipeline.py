@@ -90,8 +90,9 @@ class Pipeline:
         """Take a request in and return at once; errors of its preparation come with its result.
 
         Raises:
-            EngineError: the pipeline is closed.
+            EngineError: the pipeline is closed, or this process was forked from the one that loaded it.
         """
+        self.loop.check_process()  # here already: the preparing threads did not come along either
         pending = Pending()
         ask = Ask(item, role, think or Think(), priority, time.perf_counter())
         thinking = think is not None or item.trace is not None

@@ -64,6 +64,8 @@ def test_env_says_what_runs(tte: Tte, tiny: Embedder, monkeypatch: pytest.Monkey
     found = json.loads(tte("env", "--model", "tte-tiny", "--json").stdout)
     assert found["tte-runtime"] == __version__
     assert found["engine"] == tiny.config.describe()
+    pages = tiny._pipeline.engine.runner.num_bytes / 2**20
+    assert found["memory"] == f"pages {pages:.1f} MiB, graphs 0.0 MiB"
     assert found["fingerprint"] == tiny.fingerprint
     assert found["OMP_NUM_THREADS"] == "1"
 

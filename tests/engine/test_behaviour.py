@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from engine_harness import drive, render
 from PIL import Image
 
 from tte_runtime import Embedder, Result, Think, TraceToken
-from tte_runtime.engine.request import MediaSpan
+from tte_runtime.engine.request import EngineResult, MediaSpan, Sampling
 from tte_runtime.errors import BatchError, EngineError, OptionError
 
 
@@ -114,6 +116,28 @@ def test_a_failing_tower_fails_only_its_own_request(embedder: Embedder, monkeypa
     first, broken, third = embedder.embed(items, role="query", think=False, errors="return")
     assert isinstance(first, Result) and isinstance(third, Result)
     assert isinstance(broken, RuntimeError)
+
+
+def test_a_failing_tower_takes_all_traces_of_a_request_out_of_the_step(random_folder: Path) -> None:
+    """Traces that found no room beside the first one prefill by themselves, two in one step, and one fails."""
+    options: dict[str, Any] = {"prefix_cache": False, "max_batch_size": 3, "kernels": "torch"}
+    with Embedder.from_pretrained(random_folder, **options) as embedder:
+        engine = embedder._pipeline.engine
+        works, calls = engine.runner._features, 0
+
+        def features(spans: list[MediaSpan]) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls in (2, 3):  # of the two traces together, then of one of them alone
+                raise RuntimeError("the tower broke")
+            return works(spans)
+
+        engine.runner._features = features
+        engine.scheduler.fork = lambda *places: None  # type: ignore[method-assign]
+        request = render(embedder, {"image": noise(1), "text": "x"})
+        drawn = replace(request, num_traces=3, sampling=Sampling(temperature=1.0))
+        failure, beside = drive(engine, [drawn, render(embedder, "one two three", max_tokens=12)])
+        assert str(failure) == "the tower broke" and isinstance(beside, EngineResult), (failure, beside)
 
 
 def test_a_failing_step_fails_its_requests_and_the_loop_lives(

@@ -5,16 +5,23 @@ Capturing needs a GPU; everything a captured step does besides runs here, called
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from engine_harness import capture_decode
+import torch
+from engine_harness import capture_decode, drive, render
+from safetensors.torch import load_file, save_file
 
 from tte_runtime import Embedder, EngineConfig, Think
-from tte_runtime.engine.graphs import SIZES
+from tte_runtime.engine.graphs import SIZES, DecodeGraphs, cuda_capture
 from tte_runtime.engine.request import EngineResult
 from tte_runtime.errors import OptionError
 from tte_runtime.inputs.items import parse_item
@@ -118,7 +125,100 @@ def test_leaving_a_stream_while_a_step_is_under_way(random_folder: Path) -> None
 
 
 def test_graphs_are_refused_without_a_gpu() -> None:
-    with pytest.raises(OptionError, match="needs a GPU"):
-        EngineConfig(cuda_graphs=True, device="cpu").resolve(model_context=64, bytes_per_token=4)
+    with pytest.raises(OptionError, match="needs our kernels on a GPU, got kernels='torch' on 'cpu'"):
+        EngineConfig(cuda_graphs=True, device="cpu", kernels="torch").resolve(model_context=64, bytes_per_token=4)
     with pytest.raises(OptionError, match="overlap must be"):
         EngineConfig(overlap="yes")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says that it sees a GPU; nothing may touch it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_auto_on_a_gpu_is_our_kernels_one_behind_and_captured() -> None:
+    config = EngineConfig().resolve(model_context=64, bytes_per_token=4)
+    assert (config.device, config.kernels, config.attention, config.dtype) == ("cuda", "triton", "triton", "bfloat16")
+    assert config.overlap is True and config.cuda_graphs is True
+    plain = EngineConfig(kernels="torch").resolve(model_context=64, bytes_per_token=4)
+    assert plain.overlap is True and plain.cuda_graphs is False
+    with pytest.raises(OptionError, match="needs our kernels on a GPU, got kernels='torch' on 'cuda'"):
+        EngineConfig(kernels="torch", cuda_graphs=True).resolve(model_context=64, bytes_per_token=4)
+
+
+def test_steps_of_a_model_without_output_embedding_are_captured_without_draws(
+    random_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "embeds only"
+    shutil.copytree(random_folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "tte.json").unlink()
+    with Embedder.from_pretrained(folder, recipe="last_token", kernels="torch", max_context=128) as embedder:
+        engine = embedder._pipeline.engine
+        request = render(embedder, "one two", max_tokens=0)
+        request = replace(request, suffix_ids=request.prompt_ids[:3])  # rows of a decode step that draws nothing
+        (eager,) = drive(engine, [request])
+        embedder.clear_caches()
+        capture_decode(engine)
+        (again,) = drive(engine, [request])
+    assert isinstance(eager, EngineResult) and isinstance(again, EngineResult)
+    assert np.abs(eager.vector - again.vector).max() < 1e-5
+
+
+def test_steps_up_to_64_rows_are_captured_whatever_the_batch(
+    random_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with captured(random_folder, kernels="torch", max_batch_size=4) as embedder:
+        assert embedder._pipeline.engine.graphs is not None
+        assert embedder._pipeline.engine.graphs.max_rows == 64
+    talk = capsys.readouterr()
+    assert "capturing decode graphs" in talk.err and f"/{len(SIZES)} " in talk.err and not talk.out
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "by breaking the capture"])
+def test_running_out_of_memory_while_capturing_says_what_to_lower(random_folder: Path, late: bool) -> None:
+    def capture(body: Any) -> Any:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        finally:
+            if late:  # as ending a broken capture does
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    with Embedder.from_pretrained(random_folder, kernels="torch", max_context=64) as embedder:
+        engine = embedder._pipeline.engine
+        with pytest.raises(OptionError, match=r"do not fit the memory of cpu .* Lower kv_cache_tokens"):
+            DecodeGraphs(engine.runner, engine.config, capture)
+        with pytest.raises(RuntimeError, match="something else"):
+            DecodeGraphs(engine.runner, engine.config, lambda body: _raise("something else"))
+
+
+def _raise(text: str) -> Any:
+    raise RuntimeError(text)
+
+
+def test_a_capture_minds_its_own_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another embedder may serve while this one loads; what its thread does would break a global capture."""
+    assert "capture_error_mode" in signature(torch.cuda.graph.__init__).parameters
+    asked: dict[str, Any] = {}
+
+    def graph(graph: Any, **options: Any) -> Any:
+        asked.update(options)
+        return contextlib.nullcontext()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {
+        "graph_pool_handle": lambda: "pool",
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda side: contextlib.nullcontext(),
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "graph": graph,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    cuda_capture()(lambda: None)  # type: ignore[arg-type, return-value]
+    assert asked == {"pool": "pool", "capture_error_mode": "thread_local"}

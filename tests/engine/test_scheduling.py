@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tte_runtime.engine.kv_cache import PagePool
+from tte_runtime.engine.forks import Family
+from tte_runtime.engine.kv_cache import PagePool, page_keys
 from tte_runtime.engine.request import EngineRequest, Listener
 from tte_runtime.engine.scheduler import Batch, Scheduler
 from tte_runtime.engine.sequence import Sequence
@@ -141,3 +142,57 @@ def test_a_removed_sequence_leaves_no_page_behind() -> None:
     bench.scheduler.remove(sequence)
     assert bench.pool.num_available == 63
     assert bench.step() is None
+
+
+def test_more_rows_than_places_where_every_stream_has_a_snapshot() -> None:
+    """Snapshots hold no place, so 40 streams make 80 rows: nothing is left over, and nobody's share is negative."""
+    scheduler = Scheduler(PagePool(400), max_batch_size=40, max_prefill_tokens=4096)
+    families = []
+    for order in range(40):
+        positions = torch.zeros(3, 3, dtype=torch.int64)
+        request = EngineRequest((1, 2, 3), positions, 0, max_trace_tokens=9, snapshot_every=1, suffix_ids=(9, 9))
+        families.append(Family(request, SILENT, order, []))
+        scheduler.add(families[-1].first)
+    for decode in (False, True):
+        batch = scheduler.schedule()
+        assert batch and batch.decode == decode and len(batch.chunks) == 40
+        for chunk, family in zip(batch.chunks, families, strict=True):
+            chunk.sequence.advance(len(chunk))
+            if decode:
+                scheduler.fork(chunk.sequence, family.snapshot(chunk.sequence), chunk.stop)
+            assert chunk.sequence.learn(chunk.sequence.expect(), 5)
+    batch = scheduler.schedule()
+    assert batch and [len(chunk) for chunk in batch.chunks] == [1] * 80
+
+
+def test_an_eviction_costs_a_cached_prefix_its_last_page() -> None:
+    """A prefix is found up to its first gap, so its pages go from the end, however its last holder left."""
+    keys = page_keys(range(1, 162), [])
+    for leave in ("remove", "preempt", "no room"):
+        bench = Bench(num_pages=13, chunk=200)
+        sequence = bench.add(161)
+        sequence.page_keys = keys
+        bench.step()
+        bench.scheduler.publish(sequence, 160)
+        if leave == "preempt":
+            bench.scheduler._preempt(sequence)
+            bench.scheduler.waiting.clear()
+        else:
+            bench.scheduler.remove(sequence)
+        if leave == "no room":  # found, held, and let go because the rest does not fit
+            held = bench.pool.allocate(2)
+            other = bench.add(170)
+            other.page_keys = keys
+            other.ids += [5] * 40
+            assert bench.step() is None
+            bench.pool.release(held)
+        bench.pool.allocate(3)  # two free ones and one eviction
+        assert len(bench.pool.find(keys)) == 9, leave
+
+
+def test_those_that_are_gone_leave_a_batch() -> None:
+    bench = Bench()
+    sequences = [bench.add(4) for _ in range(3)]
+    batch = bench.scheduler.schedule()
+    sequences[1].gone = True
+    assert batch and [chunk.sequence for chunk in batch.without_gone().chunks] == [sequences[0], sequences[2]]

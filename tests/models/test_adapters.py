@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from tte_runtime import Embedder
 from tte_runtime.errors import CheckpointError
 from tte_runtime.evaluation.plain import PlainEmbedder
+from tte_runtime.models.checkpoint import Checkpoint
 
 MODULES = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "qkv", "fc1"]  # the last two are the tower's
 ROWS = {"embed_tokens": [1, 89]}  # of the token that every prompt begins with, and of another
@@ -144,3 +145,15 @@ def test_tensors_of_other_kinds(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(CheckpointError, match="missing"):
         Embedder.from_pretrained(folder, recipe="last_token")
+
+
+def test_adapters_of_adapters_are_refused(tmp_path: Path) -> None:
+    """Two that name each other have no end, and of a chain only the first would be merged."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, base in ((first, second), (second, first)):
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    for base in (str(first), "tte-tiny"):
+        (second / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        with pytest.raises(CheckpointError, match=r"names .*second as its base, which is an adapter itself"):
+            Checkpoint.of(first)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tte_runtime import Embedder
 from tte_runtime.errors import CheckpointError, MissingExtraError, RecipeError, UnsupportedModelError
 from tte_runtime.evaluation.plain import PlainEmbedder
-from tte_runtime.models.checkpoint import Checkpoint, weights_digest
+from tte_runtime.models.checkpoint import HASHED_FILES, Checkpoint, weights_digest
 from tte_runtime.models.weights import TensorFiles
 
 WORDS = "some words, and enough of them for more than a page: 1 2 3 4 5 6 7 8 9 10 11 12"
@@ -173,3 +173,22 @@ def test_bad_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tte_runtime.models.gguf.find_spec", lambda name: None if name == "gguf" else find_spec(name))
     with pytest.raises(MissingExtraError, match=r"pip install 'tte-runtime\[gguf\]'"):
         embed(path)
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": []}', '{"weight_map": null}', "no JSON"])
+def test_an_index_that_is_none(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is no weight index"):
+        TensorFiles(tmp_path)
+
+
+@pytest.mark.parametrize("name", HASHED_FILES)
+def test_every_file_that_decides_vectors_is_in_the_digest(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    digests = []
+    for content in (None, "{}", "{ }"):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        digests.append(weights_digest(Checkpoint(tmp_path, tmp_path, tmp_path)))
+    assert len(set(digests)) == 3
+    assert {"tokenizer_config.json", "vocab.json", "merges.txt"} <= set(HASHED_FILES)

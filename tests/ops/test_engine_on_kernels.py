@@ -68,8 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def items() -> list[Any]:
     rng = np.random.default_rng(5)
-    image = Image.fromarray(rng.integers(0, 255, (56, 56, 3), dtype=np.uint8))
-    return ["one two three", {"image": image, "text": "what is this, and where does it stand?"}, {"image": image}]
+    one, other = (Image.fromarray(rng.integers(0, 255, (size, 56, 3), dtype=np.uint8)) for size in (56, 84))
+    return ["one two three", {"image": one, "text": "what is this, and where does it stand?"}, {"image": other}]
 
 
 def run(folder: Path, items: list[Any], *, together: bool = True, **options: Any) -> tuple[list[Result], list[Result]]:
@@ -149,7 +149,7 @@ def test_equal_bits_from_captured_steps(folder: Path, items: list[Any], alone: l
 
     options: dict[str, Any] = {"kv_cache_tokens": 1024, "max_context": 256, "max_batch_size": 4, "overlap": overlap}
     with Embedder.from_pretrained(folder, kernels="triton", **options) as embedder:
-        capture_decode(embedder._pipeline.engine)
+        capture_decode(embedder._pipeline.engine, (1, 2, 4))
         results = embedder.embed(items, role="query", think=Think(max_tokens=TRACE))
     for result, single in zip(results, alone, strict=True):
         assert result.trace_ids == single.trace_ids
@@ -163,7 +163,7 @@ def test_unwritten_slots_are_never_read(folder: Path, items: list[Any], captured
     with Embedder.from_pretrained(folder, kernels="triton", max_prefill_tokens=20, **options) as embedder:
         engine = embedder._pipeline.engine
         if captured:
-            capture_decode(engine)
+            capture_decode(engine, (1, 2, 4))
         first, *others = [render(embedder, item, max_tokens=TRACE) for item in items]
         forked = replace(first, num_traces=2, sampling=Sampling(temperature=1.2, seed=5))
         batch = [replace(first, snapshot_every=1), *others, forked]

@@ -50,6 +50,18 @@ def test_every_vector_has_its_own_cut_and_norm(mean: bool, backend: str) -> None
         assert torch.equal(alone[0], fused[index])
 
 
+@pytest.mark.parametrize("backend", ["triton", "numba", "torch"])
+def test_rows_of_a_step_get_the_bits_of_gathered_ones(backend: str) -> None:
+    """In any order, and a row may be read twice with another cut."""
+    ops = TorchOps() if backend == "torch" else backend_of(backend)
+    rows, dims, normalize = [5, 0, 6, 5], [96, 8, 64, 1], [True, True, False, False]
+    hidden, norm = random(9, 96), 1 + 0.1 * random(96, seed=1)
+    gathered = torch.cat([hidden[row : row + 1] for row in rows])
+    pooling = Pooling.of([1] * 4, dims, normalize, hidden.device)
+    expected = ops.pool_normalize(gathered, norm, EPS, pooling)
+    assert torch.equal(ops.finish_rows(hidden, rows, norm, EPS, dims, normalize), expected)
+
+
 @pytest.mark.parametrize("backend", ["triton", "numba"])
 def test_a_vector_of_zeros_stays_one_and_nan_shows(backend: str) -> None:
     hidden = torch.zeros(2, 64, device=DEVICE)

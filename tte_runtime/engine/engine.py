@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import time
-from collections import deque
 
-import numpy as np
 import torch
 
-from tte_runtime.config import EngineConfig
-from tte_runtime.engine.flight import Delivery, Flight
+from tte_runtime.config import PAGE_SIZE, EngineConfig
+from tte_runtime.engine.flight import Flight
 from tte_runtime.engine.forks import Family
 from tte_runtime.engine.graphs import DecodeGraphs, cuda_capture
 from tte_runtime.engine.kv_cache import PagePool, page_keys
-from tte_runtime.engine.readout import End, Reader, keep_markers, keep_states, last_sums, not_finite
+from tte_runtime.engine.landing import Landing
+from tte_runtime.engine.live import Live
+from tte_runtime.engine.readout import End, Reader, keep_states, last_sums
 from tte_runtime.engine.request import EngineRequest, Listener
-from tte_runtime.engine.results import result_of
-from tte_runtime.engine.runner import Draws, FeatureSource, Runner, StepOutput
+from tte_runtime.engine.runner import Draws, FeatureSource, Runner
 from tte_runtime.engine.scheduler import Batch, Chunk, Scheduler
 from tte_runtime.engine.sequence import Sequence
 from tte_runtime.errors import ContextError
@@ -68,14 +66,10 @@ class Engine:
         with self._on_device(), torch.inference_mode():
             if config.cuda_graphs:
                 self.graphs = DecodeGraphs(self.runner, config, cuda_capture())
-        self._reader = Reader(self.runner, head)
         self._salt = salt
         self._order = itertools.count()
-        self._live: dict[int, Family] = {}
-        self._flights: deque[Flight] = deque()
-        self._deliveries: deque[Delivery] = deque()
-        self._at_work: list[Sequence] = []
-        self._last_landed = 0.0
+        self._live = Live(self.scheduler)
+        self._landing = Landing(self._live, self.scheduler, Reader(self.runner, head))
 
     @property
     def memory(self) -> dict[str, int]:
@@ -84,7 +78,7 @@ class Engine:
 
     def check(self, request: EngineRequest) -> None:
         """Refuse what can never run; raises ContextError. Called at the door, before any work is spent."""
-        room = min(int(self.config.max_context), (self.config.num_pages - 1) * 16)
+        room = min(int(self.config.max_context), (self.config.num_pages - 1) * PAGE_SIZE)
         if request.max_len > room:
             raise ContextError(
                 f"the request may hold {request.max_len} tokens (prompt {len(request.prompt_ids)}, trace up to "
@@ -99,15 +93,11 @@ class Engine:
         self.check(request)
         media = [(span.start, span.length, span.key) for span in request.media]
         keys = page_keys(request.prompt_ids, media, salt=self._salt) if self.config.prefix_cache else []
-        family = Family(request, listener, next(self._order), keys)
-        self._live[family.first.order] = family
-        self.scheduler.add(family.first)
-        return family.first.order
+        return self._live.add(Family(request, listener, next(self._order), keys))
 
     def cancel(self, number: int) -> None:
         """Drop a request and free what it holds; one that is done already is no error."""
-        for sequence in self._live.pop(number, ()):
-            self._retire(sequence)
+        self._live.drop(number)
 
     @property
     def idle(self) -> bool:
@@ -117,38 +107,24 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> bool:
         """Schedule, forward, sample, read out. Returns whether there was anything to do."""
+        landing = self._landing
         with self._on_device():
-            self._at_work = []
+            self._live.at_work = []
             batch = self.scheduler.schedule()
-            busy = batch is not None or bool(self._flights or self._deliveries)
+            busy = batch is not None or bool(landing.flights or landing.deliveries)
             behind = 1 if self.config.overlap and batch is not None else 0
-            ready = len(self._deliveries)  # read out after the step before the one that lands now
+            ready = len(landing.deliveries)  # read out after the step before the one that lands now
             if batch is not None:
                 self._launch(batch)
-            while len(self._flights) > behind:
-                self._land(self._flights.popleft())
-            for _ in range(ready if behind else len(self._deliveries)):
-                self._deliver(self._deliveries.popleft())
+            while len(landing.flights) > behind:
+                landing.land()
+            for _ in range(ready if behind else len(landing.deliveries)):
+                landing.deliver()
         return busy
 
     def fail_step(self, error: Exception) -> None:
-        """The step could not be finished: the requests it was about fail, all others go on.
-
-        One that failed while it was scheduled was about everybody; left alone it would fail again, and for ever.
-        """
-        for sequence in self._at_work or [one for family in self._live.values() for one in family]:
-            self._fail(sequence, error)
-
-    def _fail(self, sequence: Sequence, error: Exception) -> None:
-        family = self._live.get(sequence.order)
-        self.cancel(sequence.order)
-        if family is not None:
-            family.listener.on_error(error)
-
-    def _retire(self, sequence: Sequence) -> None:
-        """Nothing more comes of the sequence; its pages go back."""
-        sequence.gone = True
-        self.scheduler.remove(sequence)
+        """The step could not be finished: the requests it was about fail, all others go on."""
+        self._live.fail_at_work(error)
 
     def _on_device(self) -> contextlib.AbstractContextManager[object]:
         """Kernels are launched on the current GPU, which every thread has its own idea of."""
@@ -157,7 +133,7 @@ class Engine:
 
     def _launch(self, batch: Batch) -> None:
         """Queue a step on the device: the tower, the layers, the draws; and book it. Nothing waits."""
-        self._at_work = [chunk.sequence for chunk in batch.chunks]
+        self._live.at_work = [chunk.sequence for chunk in batch.chunks]
         batch = self._with_features(batch)
         if not batch.chunks:
             return
@@ -178,7 +154,7 @@ class Engine:
         if copies:
             self.runner.copy_pages(copies)
         flight.drawn = [(sequence, sequence.expect()) for sequence, _ in draws]
-        self._flights.append(flight)
+        self._landing.flights.append(flight)
 
     def _backend(self, batch: Batch) -> Runner | DecodeGraphs:
         """What runs the step: a captured one, if it is large enough, or the layers one by one."""
@@ -198,7 +174,7 @@ class Engine:
         return Batch(batch.decode, tuple(Chunk(c.sequence, c.start + count, c.stop + count) for c in batch.chunks))
 
     def _with_features(self, batch: Batch) -> Batch:
-        """The batch with its vision features made, less the sequences whose pictures failed."""
+        """The batch with its vision features made, less the requests of which a picture failed."""
         started = time.perf_counter()
         for chunk in batch.chunks:
             if chunk.sequence.started is None:
@@ -207,10 +183,10 @@ class Engine:
             return batch
         failed = self.runner.load_features(batch)
         for sequence, error in failed.items():
-            self._fail(sequence, error)
+            self._live.fail(sequence, error)
         for chunk in batch.chunks:
             chunk.sequence.spent["vision"] += time.perf_counter() - started
-        return batch.without(set(failed))
+        return batch.without_gone()
 
     def _draws(self, batch: Batch, now: float) -> tuple[Draws, list[tuple[int, int]]]:
         """Who draws a token after this step, and from which row; further traces of a prompt fork at its end.
@@ -232,7 +208,7 @@ class Engine:
 
     def _followers(self, chunk: Chunk, copies: list[tuple[int, int]]) -> list[Sequence]:
         """The further traces of a request whose prompt ends with this chunk; without room they queue like others."""
-        family = self._live[chunk.sequence.order]
+        family = self._live.family_of(chunk.sequence)
         if not family.waiting or chunk.stop < chunk.sequence.prompt_len:
             return []
         followers, family.waiting = family.waiting, []
@@ -249,7 +225,7 @@ class Engine:
 
     def _snapshot(self, chunk: Chunk, row: int, copies: list[tuple[int, int]]) -> list[End]:
         """A snapshot of the sequence, if one is due and there is room; where it ends if nothing is to be fed for it."""
-        family = self._live[chunk.sequence.order]
+        family = self._live.family_of(chunk.sequence)
         if not family.wants_snapshot(chunk.sequence):
             return []
         child = family.snapshot(chunk.sequence)
@@ -259,63 +235,3 @@ class Engine:
             return []
         copies += pages
         return [End(child, chunk.stop, row)]
-
-    def _land(self, flight: Flight) -> None:
-        """Wait for a step's tokens, let them decide what goes on, and read out what is done."""
-        self._at_work = [end.sequence for end in flight.ends]
-        self._check_states(flight)
-        tokens = [] if flight.tokens is None else flight.tokens.get().tolist()
-        for (sequence, index), token in zip(flight.drawn, tokens, strict=True):
-            if not sequence.gone and sequence.learn(index, token):
-                sequence.listener.on_token(index, token)
-        row = 0
-        for chunk in flight.batch.chunks:
-            keep_markers(chunk, flight.output.hidden, row)
-            row += len(chunk)
-        stage = "decode" if flight.batch.decode else "prefill"
-        self._spend_since(flight.started, self._at_work, stage)
-        self._read_out([end for end in flight.ends if end.is_last and not end.sequence.gone], flight.output)
-
-    def _check_states(self, flight: Flight) -> None:
-        """Wait for a step. Requests whose states are NaN or infinite fail; only others' pages can be found again."""
-        for chunk, total in zip(flight.batch.chunks, flight.sums.get().tolist(), strict=True):
-            if not math.isfinite(total):
-                self._fail(chunk.sequence, not_finite(f"states after {chunk.stop} tokens"))
-            elif not flight.batch.decode and not chunk.sequence.gone:
-                self.scheduler.publish(chunk.sequence, chunk.stop)
-
-    def _read_out(self, ends: list[End], output: StepOutput) -> None:
-        """Read the vectors of sequences whose last token has been fed; they leave the scheduler."""
-        for kind in sorted({end.sequence.request.readout.kind for end in ends}):
-            started = time.perf_counter()
-            group = [end for end in ends if end.sequence.request.readout.kind == kind]
-            group.sort(key=lambda end: not end.sequence.dispensable)  # a snapshot comes before the result
-            vectors = HostCopy(self._reader.read(kind, group, output))
-            sequences = [end.sequence for end in group]
-            for sequence in sequences:
-                self.scheduler.remove(sequence)
-            self._deliveries.append(Delivery(sequences, vectors, started))
-
-    def _deliver(self, delivery: Delivery) -> None:
-        """Wait for vectors, and hand them to those who asked."""
-        self._at_work = delivery.sequences
-        vectors = delivery.vectors.get().numpy()
-        self._spend_since(delivery.started, delivery.sequences, "readout")
-        for sequence, vector in zip(delivery.sequences, vectors, strict=True):
-            if sequence.gone:
-                continue
-            if not np.isfinite(vector).all():
-                self._fail(sequence, not_finite("vector"))
-                continue
-            sequence.gone = True
-            family = self._live[sequence.order]
-            if all(other.gone for other in family.traces):
-                self.cancel(sequence.order)
-            sequence.listener.on_result(result_of(sequence, vector))
-
-    def _spend_since(self, started: float, sequences: list[Sequence], stage: str) -> None:
-        """Book the time since something was launched, or since the one before it landed, whichever is less."""
-        now = time.perf_counter()
-        for sequence in sequences:
-            sequence.spent[stage] += now - max(started, self._last_landed)
-        self._last_landed = now

@@ -7,21 +7,24 @@ to scratch. What a step is told goes up in one copy from pinned memory. Knows no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from tte_runtime.config import PAGE_SIZE, EngineConfig
+from tte_runtime.config import DECODE_ROWS, PAGE_SIZE, EngineConfig
 from tte_runtime.engine.request import Readout
 from tte_runtime.engine.runner import Draws, Runner, StepOutput, is_filtered
 from tte_runtime.engine.scheduler import Batch
+from tte_runtime.errors import OptionError
 from tte_runtime.ops import Draw, Pooling, StepLayout
 from tte_runtime.ops.transfer import to_device
 
-SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # rows; the last is the most that one launch of decode_linear takes
+# Rows; all are captured, however small the batch, because suffixes and replays fill steps up to the last one. That is
+# also the most that one launch of decode_linear takes.
+SIZES = (1, 2, 4, 8, 16, 24, 32, 48, DECODE_ROWS)
 ALIGNMENT = 16  # bytes; kernels are compiled once more for pointers that are aligned to less
 STAGES = 3  # pinned buffers in turn: the host writes one while the copy of the one before may still be under way
 LONGS = ("ids", "read_lane", "write_lane", "slot", "position", "seed", "draw_position", "trace_index")
@@ -33,7 +36,9 @@ Capture = Callable[[Body], tuple[Callable[[], None], StepOutput]]
 def cuda_capture() -> Capture:
     """A way to capture bodies in CUDA graphs that share one pool of memory.
 
-    They may: only one runs at a time, and what it leaves is copied before the next one starts.
+    They may: only one runs at a time, and what it leaves is copied before the next one starts. Other threads may go on
+    meanwhile, as those of an embedder that serves while this one loads: only what this thread does is held to the rules
+    of a capture.
     """
     pool = torch.cuda.graph_pool_handle()
 
@@ -44,7 +49,7 @@ def cuda_capture() -> Capture:
             body()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             output = body()
         return graph.replay, output
 
@@ -130,8 +135,10 @@ class _Step:
             greedy=False,
             filtered=False,
         )
-        tokens = decoder.next_tokens(hidden, draw)
-        runner.latest[told["write_lane"]] = tokens
+        tokens = None
+        if decoder.lm_head is not None:
+            tokens = decoder.next_tokens(hidden, draw)
+            runner.latest[told["write_lane"]] = tokens
         pooling = Pooling(self._starts, told.dims, told.normalize)
         vectors = decoder.ops.pool_normalize(hidden, decoder.norm, decoder.spec.norm_eps, pooling)
         return StepOutput(hidden, tokens, vectors)
@@ -142,19 +149,29 @@ class DecodeGraphs:
 
     Args:
         runner: whose pages, taps and lanes the steps work on.
-        config: resolved; `max_batch_size` and `max_context` give the sizes.
+        config: resolved; `max_context` gives the width of page tables.
         capture: makes a body replayable; `cuda_capture()`, or in tests a plain call.
+        sizes: numbers of rows, in ascending order.
+
+    Raises:
+        OptionError: the steps do not fit the device's memory.
     """
 
-    def __init__(self, runner: Runner, config: EngineConfig, capture: Capture) -> None:
+    def __init__(self, runner: Runner, config: EngineConfig, capture: Capture, sizes: Sequence[int] = SIZES) -> None:
         self._runner = runner
         width = -(-int(config.max_context) // PAGE_SIZE)
-        enough = next((size for size in SIZES if size >= config.max_batch_size), SIZES[-1])
-        sizes = [size for size in SIZES if size <= enough]
         before = _allocated(runner.device)
         bar = tqdm(reversed(sizes), total=len(sizes), desc="capturing decode graphs", unit="graph", leave=False)
-        # The largest first: the others find room in its memory.
-        steps = {size: _Step(runner, size, width, capture) for size in bar}
+        try:
+            # The largest first: the others find room in its memory.
+            steps = {size: _Step(runner, size, width, capture) for size in bar}
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise OptionError(
+                f"decode graphs of {sizes[-1]} rows and fewer do not fit the memory of {runner.device} ({error}). "
+                "Lower kv_cache_tokens or max_context, or use cuda_graphs=False."
+            ) from error
         self._steps = dict(sorted(steps.items()))
         self.num_bytes = _allocated(runner.device) - before
 
@@ -170,15 +187,16 @@ class DecodeGraphs:
         self._tell(step, batch, draws)
         step.replay()
         out = step.output
-        assert out.tokens is not None and out.vectors is not None
+        assert out.vectors is not None, "captured steps read out every row"
         keep = any(chunk.sequence.needs_states for chunk in batch.chunks)
         hidden = out.hidden[:rows].clone() if keep else out.hidden[:rows]
         return StepOutput(hidden, self._drawn(out.tokens, hidden, draws), out.vectors[:rows].clone())
 
-    def _drawn(self, tokens: torch.Tensor, hidden: torch.Tensor, draws: Draws) -> torch.Tensor | None:
+    def _drawn(self, tokens: torch.Tensor | None, hidden: torch.Tensor, draws: Draws) -> torch.Tensor | None:
         """One token a draw, from those of all rows; top-k and top-p are no part of the graph."""
         if not draws:
             return None
+        assert tokens is not None, "recipes that think are refused where there is no output embedding"
         device, rows = self._runner.device, [row for _, row in draws]
         in_order = rows == list(range(len(rows)))
         drawn = tokens[: len(rows)] if in_order else tokens[to_device(rows, torch.int64, device)]
@@ -229,6 +247,11 @@ class DecodeGraphs:
         told.dims.copy_(torch.tensor([readout.dim or width for readout in readouts] + [width] * len(padding)))
         told.normalize.copy_(torch.tensor([readout.normalize for readout in readouts] + [True] * len(padding)))
         step.inputs.block.copy_(told.block, non_blocking=True)
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Memory ran out: an error of torch's allocator, of CUDA, or what a capture that it broke off raised after it."""
+    return error is not None and ("out of memory" in str(error).lower() or _out_of_memory(error.__context__))
 
 
 def _allocated(device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """The engines' thread: requests come in through a queue from any thread and join between steps.
 
-One thread drives every engine of a process, one step each in turn, so that one model's trace and another's
-embedding go on side by side. Knows when to step and when to sleep; knows nothing of what a step does.
+One thread drives every engine of an embedder, its reasoner's too, one step each in turn, so that one model's trace and
+another's embedding go on side by side. Knows when to step and when to sleep; knows nothing of what a step does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import logging
+import os
 import queue
 import threading
 import weakref
@@ -27,6 +28,7 @@ class EngineLoop:
     """Runs engines on a daemon thread of its own, which starts with the first request.
 
     When Python exits the loop is closed: a thread that Python ends inside of torch would take the process down with it.
+    If the thread fails, the loop is closed as well: whoever waits is told, and nothing more is taken in.
 
     Args:
         engines: used by the loop's thread alone from here on; the first is the one that `submit` means by itself.
@@ -37,15 +39,28 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets = itertools.count()
         self._numbers: dict[int, tuple[Engine, int]] = {}  # ticket -> the engine's number; on the loop's thread only
-        self._listeners: dict[int, Listener] = {}
+        self._listeners: dict[int, Listener] = {}  # by ticket, from `submit` until there is no more news
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._process = os.getpid()
 
     def add(self, engine: Engine) -> None:
         """Drive one more engine; to be called before the first request."""
         assert self._thread is None, "engines are added before the loop runs"
         self.engines.append(engine)
+
+    def check_process(self) -> None:
+        """Refuse to run in a process that was forked from ours: threads do not come along, so all would wait for ever.
+
+        Raises:
+            EngineError: this is another process than the one that loaded the engines.
+        """
+        if os.getpid() != self._process:
+            raise EngineError(
+                f"the embedder was loaded in process {self._process} and its threads are not in this one, "
+                f"{os.getpid()}, which was forked from it. Load the embedder here, or start processes by spawn."
+            )
 
     def submit(self, request: EngineRequest, listener: Listener, engine: Engine | None = None) -> int:
         """Hand a request over, from any thread, a listener's included. Never blocks.
@@ -60,16 +75,18 @@ class EngineLoop:
 
         Raises:
             ContextError: the request can never fit.
-            EngineError: the loop is closed.
+            EngineError: the loop is closed, this process was forked from the loop's, or no thread can be started.
         """
+        self.check_process()
         chosen = engine or self.engines[0]
         chosen.check(request)
         with self._lock:
             if self._closed:
                 raise EngineError("the engine is closed. Make a new Embedder.")
-            ticket = next(self._tickets)
-            self._inbox.put(lambda: self._take(chosen, ticket, request, listener))
             self._start()
+            ticket = next(self._tickets)
+            self._listeners[ticket] = listener
+            self._inbox.put(lambda: self._take(chosen, ticket, request, listener))
         return ticket
 
     def cancel(self, ticket: int) -> None:
@@ -86,23 +103,42 @@ class EngineLoop:
             thread.join()
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tte-engine", daemon=True)
-            self._thread.start()
-            atexit.register(_close, weakref.ref(self))
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="tte-engine", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise EngineError(
+                f"the engine's thread cannot be started ({error}). Try again with fewer threads."
+            ) from error
+        self._thread = thread
+        atexit.register(_close, weakref.ref(self))
 
     @property
     def _idle(self) -> bool:
         return all(engine.idle for engine in self.engines)
 
     def _run(self) -> None:
+        end = EngineError("the engine was closed while the request was in work.")
+        try:
+            self._serve()
+        except Exception as error:
+            logging.getLogger(__name__).exception("the engine's thread failed")
+            end = EngineError(f"the engine failed: {type(error).__name__}: {error}. Make a new Embedder.")
+            end.__cause__ = error
+        finally:
+            with self._lock:
+                self._closed = True
+            for listener in list(self._listeners.values()):
+                _tell(listener.on_error, end)
+
+    def _serve(self) -> None:
         use_threads(int(self.engines[0].config.torch_threads))
         turns = itertools.cycle(self.engines)
         while self._read_inbox():
             if not self._idle:
                 self._step(next(engine for engine in turns if not engine.idle))
-        for listener in list(self._listeners.values()):
-            _tell(listener.on_error, EngineError("the engine was closed while the request was in work."))
 
     def _step(self, engine: Engine) -> None:
         try:
@@ -142,7 +178,6 @@ class EngineLoop:
         def on_snapshot(length: int, vector: NDArray[np.float32]) -> None:
             _tell(listener.on_snapshot, length, vector)
 
-        self._listeners[ticket] = listener
         relayed = Listener(on_result, on_error, on_token, on_snapshot)
         try:
             self._numbers[ticket] = engine, engine.add(request, relayed)

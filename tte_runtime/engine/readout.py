@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -102,22 +103,28 @@ class Reader:
             return self._read_head(sequences)
         if kind == "last" and output.vectors is not None:
             return output.vectors[to_device([end.row for end in ends], torch.int64, self._runner.device)]
+        decoder = self._runner.decoder
+        if kind == "last":
+            rows, finish = [end.row for end in ends], self._finish(sequences)
+            return decoder.ops.finish_rows(output.hidden, rows, decoder.norm, decoder.spec.norm_eps, **finish)
         states = [
             torch.cat(end.sequence.kept) if end.sequence.kept else output.hidden[end.row : end.row + 1] for end in ends
         ]
         pooling = self._pooling(sequences, [len(state) for state in states])
-        decoder = self._runner.decoder
         return decoder.ops.pool_normalize(torch.cat(states), decoder.norm, decoder.spec.norm_eps, pooling)
 
     def _pooling(self, sequences: list[Sequence], lengths: list[int]) -> Pooling:
+        mean = sequences[0].request.readout.kind == "mean"
+        return Pooling.of(lengths, **self._finish(sequences), device=self._runner.device, mean=mean)
+
+    def _finish(self, sequences: list[Sequence]) -> dict[str, list[Any]]:
+        """How each vector is finished: the elements it keeps, and whether it is normalised."""
         readouts = [sequence.request.readout for sequence in sequences]
-        return Pooling.of(
-            lengths,
-            dims=[readout.dim or self._runner.decoder.spec.hidden_size for readout in readouts],
-            normalize=[readout.normalize for readout in readouts],
-            device=self._runner.device,
-            mean=readouts[0].kind == "mean",
-        )
+        width = self._runner.decoder.spec.hidden_size
+        return {
+            "dims": [readout.dim or width for readout in readouts],
+            "normalize": [readout.normalize for readout in readouts],
+        }
 
     def _read_head(self, sequences: list[Sequence]) -> torch.Tensor:
         assert self._head is not None, "no head is loaded"

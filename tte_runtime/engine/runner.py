@@ -38,7 +38,7 @@ class StepOutput:
         tokens: int64, one a draw; `None` where nothing was drawn.
         walked: on a CPU, tokens that were drawn and fed on the way, before the states and tokens above: a list of one a
             draw for every further step that was made.
-        vectors: float32 [T, E], every row normed and of unit length, where that was part of the step.
+        vectors: float32 [T, E], every row as its request's readout wants it, where that was part of the step.
     """
 
     hidden: torch.Tensor
@@ -85,11 +85,10 @@ class Runner:
         return self.kv_pages.nbytes + (self.taps.pages.nbytes if self.taps is not None else 0)
 
     def load_features(self, batch: Batch) -> dict[Sequence, Exception]:
-        """See that every picture the batch touches has its features. Returns the sequences whose pictures failed."""
+        """See that all pictures of a prefill step have their features. Returns the sequences whose pictures failed."""
         wanted = [
             (chunk.sequence, span)
             for chunk in batch.chunks
-            if not batch.decode
             for span in chunk.sequence.request.media
             if _overlap(chunk, span) and span.start not in chunk.sequence.features
         ]

@@ -10,7 +10,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tte_runtime.config import PAGE_SIZE
+from tte_runtime.config import DECODE_ROWS, PAGE_SIZE
 from tte_runtime.engine.kv_cache import OutOfPages, PagePool
 from tte_runtime.engine.sequence import Sequence
 
@@ -37,9 +37,9 @@ class Batch:
     decode: bool
     chunks: tuple[Chunk, ...]
 
-    def without(self, failed: set[Sequence]) -> Batch:
-        """The batch less some sequences."""
-        return Batch(self.decode, tuple(chunk for chunk in self.chunks if chunk.sequence not in failed))
+    def without_gone(self) -> Batch:
+        """The batch less the sequences of which nothing is to come any more: their pages are others' by now."""
+        return Batch(self.decode, tuple(chunk for chunk in self.chunks if not chunk.sequence.gone))
 
 
 class Scheduler:
@@ -71,7 +71,7 @@ class Scheduler:
             if sequence in queue:
                 queue.remove(sequence)
         pages, sequence.pages = sequence.pages, []
-        self.pool.release(pages)
+        self._release(pages)
         self._leave_lane(sequence)
 
     def fork(self, parent: Sequence, child: Sequence, fed: int) -> list[tuple[int, int]] | None:
@@ -143,7 +143,7 @@ class Scheduler:
     def _decode_rows(self) -> list[Chunk]:
         # In order of rank: growing can only preempt sequences further down this list, which then do not grow.
         ready = [s for s in self.running[:] if not s.in_prefill and s.fed < len(s.ids) and self._grow(s)]
-        spare = max(self.max_batch_size, 64) - len(ready)
+        spare = max(0, max(self.max_batch_size, DECODE_ROWS) - len(ready))  # snapshots may be more: they take no lane
         rows = []
         for sequence in ready:
             extra = min(len(sequence.ids) - sequence.fed - 1, spare)  # a suffix, or a trace replayed
@@ -167,6 +167,10 @@ class Scheduler:
         if not sequence.dispensable:  # a snapshot draws nothing
             sequence.lane = self._lanes.pop()
 
+    def _release(self, pages: list[int]) -> None:
+        """Give pages back, the last first: those are evicted first, and a prefix is found up to its first gap."""
+        self.pool.release(reversed(pages))
+
     def _leave_lane(self, sequence: Sequence) -> None:
         if sequence.lane is not None:
             self._lanes.append(sequence.lane)
@@ -183,7 +187,7 @@ class Scheduler:
             except OutOfPages:
                 if self._preempt_after(sequence, only_lower=True):
                     continue
-                self.pool.release(found)
+                self._release(found)
                 return False
             sequence.pages = found + fresh
             sequence.resume_from(len(found) * PAGE_SIZE)
@@ -221,7 +225,7 @@ class Scheduler:
             self.remove(victim)
             return
         self.running.remove(victim)
-        self.pool.release(victim.restart())
+        self._release(victim.restart())
         self._leave_lane(victim)
         self.num_preempted += 1
         self.add(victim)

@@ -25,6 +25,9 @@ HASHED_FILES = (
     "config.json",
     ADAPTER_CONFIG,
     "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "processor_config.json",
@@ -77,11 +80,12 @@ class Checkpoint:
         """The parts of a folder or a GGUF file. A folder with weights of its own is no adapter, whatever else it has.
 
         Raises:
-            CheckpointError: an adapter's base cannot be found, or there are several GGUF files to choose from.
+            CheckpointError: an adapter's base cannot be found or is an adapter itself, or there are several GGUF files
+                to choose from.
         """
         if is_gguf(path):
             return cls(path.parent, path, path.parent if _has_tokenizer(path.parent) else path)
-        if (path / ADAPTER_CONFIG).is_file() and not has_weights(path):
+        if _is_adapter(path):
             base = cls.of(_find_base(path))
             return cls(path, base.model, path if _has_tokenizer(path) else base.processors, adapted=True)
         files = [] if has_weights(path) else sorted(path.glob("*.gguf"))
@@ -103,7 +107,16 @@ def _find_base(folder: Path) -> Path:
         raise CheckpointError(f"the base of the adapter in {folder} cannot be found: {error} {remedy}") from error
     if base.resolve() == folder.resolve():
         raise CheckpointError(f"the adapter in {folder} names itself as its base. {remedy}")
+    if _is_adapter(base):
+        raise CheckpointError(
+            f"the adapter in {folder} names {base} as its base, which is an adapter itself. Merge that one into "
+            f"its own base first, and set base_model_name_or_path in {folder / ADAPTER_CONFIG} to what comes of it."
+        )
     return base
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / ADAPTER_CONFIG).is_file() and not has_weights(path)
 
 
 def _has_tokenizer(folder: Path) -> bool:

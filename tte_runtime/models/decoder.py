@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tte_runtime.config import PAGE_SIZE
 from tte_runtime.models.layers import LayerStack, LayerWeights, Taps, load_layer
 from tte_runtime.models.spec import DecoderSpec
 from tte_runtime.models.weights import Tensors
@@ -83,7 +84,7 @@ class Decoder(LayerStack):
     def new_pages(self, num_pages: int) -> torch.Tensor:
         """An empty page pool: [L, 2, num_pages, K, 16, D]."""
         s = self.spec
-        return self.embed.new_zeros(s.num_layers, 2, num_pages, s.num_kv_heads, 16, s.head_dim)
+        return self.embed.new_zeros(s.num_layers, 2, num_pages, s.num_kv_heads, PAGE_SIZE, s.head_dim)
 
     def next_tokens(self, hidden: torch.Tensor, draw: Draw) -> torch.Tensor:
         """Token ids, int64 [S], drawn from the states of S last tokens before the final norm, [S, C]."""

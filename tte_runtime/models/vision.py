@@ -18,6 +18,7 @@ from tte_runtime.models.weights import Tensors
 from tte_runtime.models.whole_tower import WholeTower, fuse_tower
 from tte_runtime.ops import TorchOps
 from tte_runtime.ops.matrices import Kept
+from tte_runtime.ops.transfer import to_device, upload
 
 TOWERS = {  # by family, the class in transformers' modelling file of that family
     "qwen2_vl": "Qwen2VisionTransformerPretrainedModel",
@@ -77,7 +78,9 @@ class VisionTower:
         tower.eval().requires_grad_(False)
         self._tower: Any = fuse_tower(tower, ops) or _in_pieces(tower, ops)
         self._merge = vision.spatial_merge_size**2
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype = torch.device(device), dtype
+        # cuBLAS chooses how it sums by the number of rows, so features would depend on the pictures beside.
+        self._by_one = self._device.type != "cpu" or ops.name == "triton"
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[torch.Tensor], grids: Sequence[tuple[int, int, int]]) -> list[torch.Tensor]:
@@ -93,9 +96,14 @@ class VisionTower:
         """
         if not pixels:
             return []
-        patches = (torch.cat(list(pixels)) if len(pixels) > 1 else pixels[0]).to(self._device, self._dtype)
-        planes = planes_of(self._tower(patches, grid_thw=torch.tensor(grids, device=self._device)))
+        if self._by_one:
+            return [self._planes(one, [grid]) for one, grid in zip(pixels, grids, strict=True)]
+        planes = self._planes(torch.cat(list(pixels)) if len(pixels) > 1 else pixels[0], grids)
         return list(planes.split([t * h * w // self._merge for t, h, w in grids]))
+
+    def _planes(self, pixels: torch.Tensor, grids: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+        patches = upload(pixels, self._device).to(self._dtype)
+        return planes_of(self._tower(patches, grid_thw=to_device(grids, torch.int64, self._device)))
 
     def same_as(self, other: VisionTower) -> bool:
         """Whether both make the same features of the same patches: equal configs, tensors, device and dtype."""

@@ -104,9 +104,12 @@ def _file_names(folder: Path, file: str | None) -> list[str]:
     index = folder / INDEX
     if index.is_file():
         try:
-            return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{index} is no weight index ({error!r}). Copy it again.") from error
+            return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{index} is no weight index ({error!r}): it must hold an object whose weight_map says each tensor's "
+                "file. Copy it again."
+            ) from error
     if (folder / SINGLE).is_file():
         return [SINGLE]
     raise CheckpointError(

@@ -69,23 +69,6 @@ class StepLayout:
             for query_len, kv_len in zip(self.query_lens_host, self.kv_lens_host, strict=True)
         )
 
-    # What prefill attention of other libraries needs, see prefill.py.
-
-    @cached_property
-    def cached_slots(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Page and offset, int64 [n] each, of every token of every sequence, one sequence after another."""
-        device = self.page_table.device
-        position = torch.cat([torch.arange(kv_len, device=device) for kv_len in self.kv_lens_host])
-        lengths = to_device(self.kv_lens_host, torch.int64, device)
-        sequences = torch.arange(len(self.kv_lens_host), device=device)
-        owner = torch.repeat_interleave(sequences, lengths, output_size=sum(self.kv_lens_host))
-        return self.page_table[owner, position // PAGE_SIZE].long(), position % PAGE_SIZE
-
-    @cached_property
-    def cu_kv_lens(self) -> torch.Tensor:
-        """int32 [S + 1], where every sequence's tokens begin among those of `cached_slots`."""
-        return to_device([0, *itertools.accumulate(self.kv_lens_host)], torch.int32, self.page_table.device)
-
     @cached_property
     def seen(self) -> torch.Tensor:
         """Of a decode step: the tokens that each row sees of its pages, bool [S, 1, 1, P * 16]."""
@@ -116,6 +99,23 @@ class StepLayout:
     def _width(self) -> int:
         """Pages of the longest sequence that hold anything."""
         return -(-max(self.kv_lens_host) // PAGE_SIZE)
+
+    # What prefill attention of other libraries needs, see prefill.py.
+
+    @cached_property
+    def cached_slots(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Page and offset, int64 [n] each, of every token of every sequence, one sequence after another."""
+        device = self.page_table.device
+        position = torch.cat([torch.arange(kv_len, device=device) for kv_len in self.kv_lens_host])
+        lengths = to_device(self.kv_lens_host, torch.int64, device)
+        sequences = torch.arange(len(self.kv_lens_host), device=device)
+        owner = torch.repeat_interleave(sequences, lengths, output_size=sum(self.kv_lens_host))
+        return self.page_table[owner, position // PAGE_SIZE].long(), position % PAGE_SIZE
+
+    @cached_property
+    def cu_kv_lens(self) -> torch.Tensor:
+        """int32 [S + 1], where every sequence's tokens begin among those of `cached_slots`."""
+        return to_device([0, *itertools.accumulate(self.kv_lens_host)], torch.int32, self.page_table.device)
 
 
 @dataclass(frozen=True)

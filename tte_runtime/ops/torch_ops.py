@@ -21,6 +21,7 @@ from tte_runtime.ops.rows.packing import Layer
 from tte_runtime.ops.rows.stack import RowRotation, RowShape, RowStack
 from tte_runtime.ops.rows.tower import Block, RowBlock, RowTower, Tower
 from tte_runtime.ops.torch_attention import decode_rows, extend_sequences, write_pages
+from tte_runtime.ops.transfer import to_device
 
 
 class TorchOps:
@@ -169,6 +170,19 @@ class TorchOps:
             vectors = self.rms_norm(hidden[pooling.cu_seqlens[1:] - 1], norm, eps).float()
         vectors = vectors * (torch.arange(vectors.shape[1], device=vectors.device) < pooling.dims[:, None])
         return torch.where(pooling.normalize[:, None], F.normalize(vectors, dim=-1), vectors)
+
+    def finish_rows(
+        self,
+        hidden: torch.Tensor,
+        rows: Sequence[int],
+        norm: torch.Tensor,
+        eps: float,
+        dims: Sequence[int],
+        normalize: Sequence[bool],
+    ) -> torch.Tensor:
+        """`pool_normalize` of single rows of states, each with its cut and norm: [T, C] -> fp32 [S, C]."""
+        states = hidden.index_select(0, to_device(rows, torch.int64, hidden.device))
+        return self.pool_normalize(states, norm, eps, Pooling.of([1] * len(rows), dims, normalize, hidden.device))
 
 
 def norm_rows(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -7,6 +7,7 @@ token's path follows its role. Launchers are called directly; contracts and refe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from tte_kernels.sample.kernel import launch as sample
 from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.torch_ops import TorchOps
+from tte_runtime.ops.transfer import to_device
 
 MAX_ROWS = 64  # of one decode_linear or sample launch
 
@@ -159,4 +161,23 @@ class TritonOps(TorchOps):
             dims=pooling.dims,
             mode="mean" if pooling.mean else "last",
             normalize=pooling.normalize,
+        )
+
+    def finish_rows(
+        self,
+        hidden: torch.Tensor,
+        rows: Sequence[int],
+        norm: torch.Tensor,
+        eps: float,
+        dims: Sequence[int],
+        normalize: Sequence[bool],
+    ) -> torch.Tensor:
+        """As `TorchOps.finish_rows`, in one launch that finds the rows by itself."""
+        return pool_normalize(
+            hidden,
+            rows=to_device(rows, torch.int64, hidden.device),
+            norm_weight=norm,
+            eps=eps,
+            dims=to_device(dims, torch.int32, hidden.device),
+            normalize=to_device(normalize, torch.bool, hidden.device),
         )
