@@ -115,30 +115,22 @@ def _of_norm(op: str, letter: str) -> list[Aim]:
 def _of_model(name: str, layer_share: float) -> list[Aim]:
     model = SHORT[name]
     few = tuple(key for rows in (1, 4, 16) for key in _layer("decode_linear", model, f"w16-S{rows}"))
+    tokens = {"4,096": _layer("linear", model, "T4096"), "300": _layer("linear", model, "T300")}
+    head, decode = (f"sample/{model}-S1-greedy",), (f"decode_attention/{model}-S32-L8192",)
+    extend, best = (
+        (f"extend_attention/{model}-T4096",),
+        f"extend_attention against the best library, {name}, 4,096 tokens",
+    )
     return [
         _kernel(f"decode_linear, a layer of {name}, one row", layer_share, "share", few[:LAYER], copy_share),
         _kernel(f"decode_linear, a layer of {name}, 1 to 16 rows", 1.05, "times", few, growth),
-        _kernel(f"lm_head of {name}, one row", 0.93, "share", (f"sample/{model}-S1-greedy",), copy_share),
-        _kernel(
-            f"decode_attention of {name}, 32 x 8k", 0.85, "share", (f"decode_attention/{model}-S32-L8192",), copy_share
+        _kernel(f"lm_head of {name}, one row", 0.93, "share", head, copy_share),
+        _kernel(f"decode_attention of {name}, 32 x 8k", 0.85, "share", decode, copy_share),
+        *(
+            _kernel(f"linear against cuBLAS, a layer of {name}, {count} tokens", 0.80, "share", keys, CUBLAS)
+            for count, keys in tokens.items()
         ),
-        _kernel(
-            f"linear of cuBLAS, a layer of {name}, 4,096 tokens",
-            0.80,
-            "share",
-            _layer("linear", model, "T4096"),
-            CUBLAS,
-        ),
-        _kernel(
-            f"linear of cuBLAS, a layer of {name}, 300 tokens", 0.80, "share", _layer("linear", model, "T300"), CUBLAS
-        ),
-        _kernel(
-            f"extend_attention of the best library, {name}, 4,096 tokens",
-            0.60,
-            "share",
-            (f"extend_attention/{model}-T4096",),
-            ATTENTION,
-        ),
+        _kernel(best, 0.60, "share", extend, ATTENTION),
     ]
 
 

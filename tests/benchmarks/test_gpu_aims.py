@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import gpu_aims, gpu_kernels
 from benchmarks.core.graph_timing import Timing
+from benchmarks.core.machine import ROOT
 from benchmarks.core.results import Results
 from benchmarks.gpu_aims import AIMS, Aim
 from benchmarks.gpu_embed import STEPS
@@ -43,6 +44,11 @@ def test_every_aim_names_rows_that_a_run_makes(results: Results) -> None:
     made |= {("decode", f"{shape}/bfloat16/batch={batch}") for shape, batches in STEPS.items() for batch in batches}
     assert {(aim.stage, key) for aim in AIMS for key in aim.keys} <= made
     assert len({str(aim) for aim in AIMS}) == len(AIMS)
+
+
+def test_every_aim_stands_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert [str(aim) for aim in AIMS if f"| {aim} |" not in page] == []
 
 
 def test_without_rows_all_are_not_measured_yet(results: Results) -> None:
@@ -77,7 +83,7 @@ def test_a_layer_weighs_by_bytes_and_grows_by_its_slowest(results: Results) -> N
 
 
 def test_the_best_peer_counts_and_its_absence_is_said(results: Results) -> None:
-    aim = named("extend_attention of the best library, 7B")
+    aim = named("extend_attention against the best library, 7B")
     kernel(results, aim.keys[0], 200.0, 1e6)
     assert gpu_aims.judge(aim, results)["verdict"] == "not measured: no library served the shape"
     kernel(results, aim.keys[0], 200.0, 1e6, **{"flash-attn": 140.0, "sdpa-cudnn": 130.0, "xformers": 10.0})

@@ -13,10 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import gpu, gpu_aims, gpu_kernels
+from benchmarks import gpu, gpu_aims, gpu_embed, gpu_kernels
 from benchmarks.core import graph_timing
 from benchmarks.core.results import Results
 from benchmarks.core.work import Item, run_items
+from benchmarks.embed import Grid
 from tte_kernels.registry import OPS
 
 MACHINE = {"device": "test", "commit": "abc"}
@@ -146,9 +147,27 @@ def test_every_case_is_proven_before_it_is_timed_and_aims_come_before_the_rest(t
     assert max(aimed) < order["decode", "step"] < min(rest)
 
 
+def test_the_models_are_on_the_device_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def load(grid: Grid, image: int) -> str:
+        return grid.shape.name
+
+    monkeypatch.setattr(Grid, "load", load)
+    monkeypatch.setattr(Grid, "close", lambda grid: seen.append(f"{grid.shape.name} goes"))
+    monkeypatch.setattr(Grid, "_measure", lambda grid, cell: seen.append(f"{grid.shape.name} embeds") or {"ok": True})
+    monkeypatch.setattr(gpu_embed, "decode_step", lambda loaded, items, rounds: seen.append(loaded) or {"ok": True})
+    items = list(gpu_embed.EndToEnd(tmp_path, steps={"qwen2vl-2b": (1, 8), "qwen2vl-7b": (1,)}).items())
+    assert [item.stage for item in items] == ["decode", "decode", "embed", "decode"]
+    for item in (items[1], *items[2:]):
+        assert item.work()["ok"]
+    small, large = "qwen2vl-2b", "qwen2vl-7b"
+    assert seen == [f"{large} goes", small, f"{large} goes", f"{small} embeds", f"{small} goes", large]
+
+
 def test_the_table_shows_measurements_and_failures(tmp_path: Path) -> None:
     results = Results(tmp_path / "gpu.jsonl", MACHINE)
-    results.add("parity", "op/x/bf16", {"ok": False, "error": "off by 3"})
+    results.add("parity", "op/x/bf16", {"ok": True, "error": ""})
     results.add("ceiling", "copy", {"ok": True, "us_p50": 1.0, "gb_per_s": 4300.0})
     measured = {
         "us_p20": 1.0,
@@ -164,9 +183,12 @@ def test_the_table_shows_measurements_and_failures(tmp_path: Path) -> None:
     text = gpu.table(results)
     results.add("bits", "op/x", {"ok": False, "error": "rows [0] differ"})
     assert "bits differ: op/x: rows [0] differ" in gpu.table(results)
-    assert "parity: 0 of 1" in text and "off by 3" in text and "copy ceiling: 4300 GB/s" in text
+    assert "parity: 1 of 1" in text and "copy ceiling: 4300 GB/s" in text
     assert "| op/y | 2.0 (1.0-3.0) | 2150 | 50% | 1.0 | cold | torch 4.0, other: no kernel |" in text
     assert "| op/z | not timed |" in text
+    results.add("parity", "op/w/fp16", {"ok": False, "error": "off by 3"})
+    text = gpu.table(results)
+    assert "- parity failed: op/w/fp16: off by 3" in text and "| op/y | not timed, parity failed: op/w/fp16 |" in text
 
 
 @pytest.mark.parametrize(

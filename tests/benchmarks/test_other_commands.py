@@ -127,16 +127,12 @@ def test_the_last_stages_of_the_gpu_command(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(gpu_embed, "TRACE", 3)
     monkeypatch.setattr(gpu_embed, "SHORT", 1)
     monkeypatch.setattr(gpu_embed, "LONG", 3)
-    steps = {"tte-tiny": (1, 2), "qwen2vl-small": (1,)}
-    stages = gpu_embed.EndToEnd(tmp_path, device="cpu", dtype="float32", steps=steps, rounds=2)
+    stages = gpu_embed.EndToEnd(tmp_path, device="cpu", dtype="float32", steps={"tte-tiny": (1, 2)}, rounds=2)
     results = Results(tmp_path / "gpu.jsonl", MACHINE)
     for item in stages.items():
         assert results.add(item.stage, item.key, item.work())["ok"]
-        assert sum(grid._loaded is not None for grid in stages.grids) == 1, "two models may not fit the device"
     stages.close()
     decode = results.stage("decode")
-    assert [len(row["ms"]) for row in decode.values()] == [2, 2, 2] and all(
-        row["floor_ms"] > 0 for row in decode.values()
-    )
+    assert [len(row["ms"]) for row in decode.values()] == [2, 2] and all(row["floor_ms"] > 0 for row in decode.values())
     text = gpu_embed.table(decode, results.stage("embed"))
     assert "tte-tiny/float32/batch=2" in text and "| two-pass |" in text
