@@ -1,123 +1,59 @@
-"""One command for a device: proves every kernel on it, then measures them.
+"""One command for a device: proves every kernel on it, then measures them and holds the figures against the aims.
 
     python -m benchmarks.gpu --budget 480 --out DIR
 
-Stages, in order: `parity` (every case of every op against its reference, in bf16 first), `bits` (rows alone and
-among others have equal bits, in bf16), `ceiling` (bandwidth of a copy), `kernels` (time of every model shape in
-bf16, L2-cold, in a CUDA graph, as a share of that ceiling, beside torch's own libraries), `decode` (a decode step of
-Qwen2-VL-2B's shape at batch 1, 8 and 32) and `embed` (one request of it end to end, against plain transformers in two
-passes). What fails its parity is not timed. Each result is appended to DIR/gpu.jsonl as it comes; when the budget is
-spent the command ends with status 3, and the same command goes on from there. Progress goes to stderr, the table to
-stdout. Needs a GPU; the last two stages need transformers too. It does not know any op: it reads the registry.
+Stages: `parity` (every case of every op against its reference, in bf16 first), `bits` (rows alone and among others have
+equal bits, in bf16), `ceiling` (bandwidth of a copy), `kernels` (time of every model shape in bf16, L2-cold, in a CUDA
+graph, as a share of that ceiling, beside torch's own libraries and those that are installed), `decode` (a decode step
+of Qwen2-VL-2B's shape at batch 1, 8 and 32, and of 7B's at 1), `embed` (one request of the 2B end to end, against plain
+transformers in two passes) and `aims`. What tells most comes first: small cases, then the shapes that an aim is about,
+then decode steps, then the rest. What fails its parity is not timed. Each result is appended to DIR/gpu.jsonl as it
+comes; when the budget is spent the command ends with status 3, and the same command goes on from there. Progress goes
+to stderr, the tables to stdout. Needs a GPU; decode and embed need transformers too. It does not know any op.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
-from benchmarks.core import graph_timing
+from benchmarks import gpu_aims
 from benchmarks.core.machine import machine
 from benchmarks.core.options import MODELS
 from benchmarks.core.results import Results
 from benchmarks.core.work import INCOMPLETE, Item, run_items
-from benchmarks.op_peers import peers_of
+from benchmarks.gpu_kernels import bits_items, ceiling_item, kernel_items, parity_items, shown
 from tte_kernels import set_pdl
-from tte_kernels._case import Case, Op
-from tte_kernels._compare import invariance_error, parity_error
+from tte_kernels._case import Op
 from tte_kernels.registry import OPS
 
-__all__ = ["main", "table"]
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+__all__ = ["main", "plan", "table"]
 
 
-def _parity(op: Op, case: Case, dtype: torch.dtype) -> dict[str, Any]:
-    error = parity_error(op, case, "cuda", dtype)
-    torch.cuda.synchronize()
-    return {"ok": not error, "error": error}
+def plan(ops: Sequence[Op], results: Results, end_to_end: Sequence[Item] = ()) -> list[Item]:
+    """Everything there is to do, in the order in which it tells most.
 
-
-def _bits(op: Op, case: Case) -> dict[str, Any]:
-    error = invariance_error(op, case, "cuda", torch.bfloat16)
-    return {"ok": not error, "error": error}
-
-
-def bits_items(ops: Sequence[Op]) -> Iterator[Item]:
-    """Every case in bf16 of the ops that have rows."""
-    for op in ops:
-        for case in op.cases:
-            if op.take_rows is not None and torch.bfloat16 in case.dtypes:
-                yield Item("bits", f"{op.name}/{case.name}", partial(_bits, op, case))
-
-
-def parity_items(ops: Sequence[Op]) -> Iterator[Item]:
-    """bf16 on all cases (what is served), then fp16 and fp32 on the small ones."""
-    for name, dtype in DTYPES.items():
-        for op in ops:
-            for case in op.cases:
-                if dtype in case.dtypes and (case.tag == "ci" or dtype == torch.bfloat16):
-                    key = f"{op.name}/{case.name}/{name}"
-                    yield Item("parity", key, partial(_parity, op, case, dtype))
-
-
-def parity_failures(results: Results, op: str) -> list[str]:
-    """Keys of the op's parity rows that failed."""
-    return [key for key, row in results.stage("parity").items() if key.startswith(f"{op}/") and not row["ok"]]
-
-
-def _measure(op: Op, case: Case, results: Results) -> dict[str, Any]:
-    """Times one shape and its peers; says why where it must not be timed."""
-    failed = parity_failures(results, op.name)
-    if failed:
-        return {"ok": False, "error": f"not timed, parity failed: {', '.join(failed[:3])}"}
-    ceiling = results.get("ceiling", "copy")
-    assert ceiling is not None, "the ceiling is measured before the kernels"
-    if not ceiling["ok"]:
-        return {"ok": False, "error": f"not timed, no ceiling to hold it against: {ceiling['error']}"}
-    dtype = torch.bfloat16
-    first = case.make_inputs(0, "cuda", dtype)
-    size, l2 = graph_timing.nbytes(first), torch.cuda.get_device_properties(0).L2_cache_size
-    count = graph_timing.copies_for(size, l2, torch.cuda.mem_get_info()[0])
-    copies = [first, *(case.make_inputs(seed, "cuda", dtype) for seed in range(1, count))]
-    timing = graph_timing.time_calls([partial(op.fn, **inputs) for inputs in copies])
-    moved = case.bytes_of(dtype)
-    gb_per_s = moved / timing.p50 / 1e3
-    row: dict[str, Any] = {
-        "ok": True,
-        **{f"us_{name}": value for name, value in asdict(timing).items() if name != "calls"},
-        "bytes": moved,
-        "flops": case.flops,
-        "gb_per_s": gb_per_s,
-        "tflop_per_s": case.flops / timing.p50 / 1e6,
-        "share_of_copy": gb_per_s / ceiling["gb_per_s"],
-        "copies": count,
-        "l2_cold": count * size >= 2 * l2,
-        "peers": {},
-    }
-    rotated = [peers_of(op.name, inputs, case) for inputs in copies]
-    for name in rotated[0]:
-        try:
-            row["peers"][name] = {"us_p50": graph_timing.time_calls([peers[name] for peers in rotated]).p50}
-        except (RuntimeError, TypeError) as error:  # the library has no kernel for this shape
-            row["peers"][name] = {"error": str(error).splitlines()[0]}
-    return row
-
-
-def kernel_items(ops: Sequence[Op], results: Results) -> Iterator[Item]:
-    """The copy ceiling, then every model shape."""
-    yield Item("ceiling", "copy", lambda: {"ok": True, **graph_timing.copy_ceiling()})
-    for op in ops:
-        for case in op.cases:
-            if case.tag == "model" and torch.bfloat16 in case.dtypes:
-                yield Item("kernels", f"{op.name}/{case.name}", partial(_measure, op, case, results))
+    Args:
+        ops: to prove and measure. results: where the kernels' items find the proofs and the ceiling.
+        end_to_end: items of the stages that need a model.
+    """
+    small = {f"{op.name}/{case.name}" for op in ops for case in op.cases if case.tag == "ci"}
+    aimed = {key for aim in gpu_aims.AIMS for key in aim.keys}
+    parity, bits, kernels = list(parity_items(ops)), list(bits_items(ops)), list(kernel_items(ops, results))
+    served = {item.key.removesuffix("/bf16"): item for item in parity if item.key.endswith("/bf16")}
+    order = [item for key, item in served.items() if key in small]
+    order += [item for item in bits if item.key in small]
+    order.append(ceiling_item())
+    for item in kernels:
+        if item.key in aimed:
+            order += [served[item.key], item]
+    order += end_to_end
+    seen = {(item.stage, item.key) for item in order}
+    return order + [item for item in (*parity, *bits, *kernels) if (item.stage, item.key) not in seen]
 
 
 def table(results: Results) -> str:
@@ -140,7 +76,7 @@ def table(results: Results) -> str:
         "| op/case | us p50 (p20-p80) | GB/s | of copy | TFLOP/s | L2 | peers, us |",
         "|---|---|---:|---:|---:|---|---|",
     ]
-    for key, row in results.stage("kernels").items():
+    for key, row in shown(results).items():
         if not row["ok"]:
             lines.append(f"| {key} | {row['error']} | | | | | |")
             continue
@@ -177,15 +113,17 @@ def main(budget: float, out: Path, ops: str, models: Path, kernels_only: bool, p
     if pdl:
         set_pdl(True)
     results = Results(out / "gpu.jsonl", machine("cuda", pdl=pdl))
-    items = [*parity_items(chosen), *bits_items(chosen), *kernel_items(chosen, results)]
+    end_to_end: list[Item] = []
     if not kernels_only:
         from benchmarks import gpu_embed  # a machine with bare torch measures kernels
 
-        items += gpu_embed.EndToEnd(models).items()
+        end_to_end += gpu_embed.EndToEnd(models).items()
+    items = plan(chosen, results, end_to_end)
     left = run_items(items, results, budget)
     click.echo(table(results))
     if not kernels_only:
         click.echo("\n" + gpu_embed.table(results.stage("decode"), results.stage("embed")))
+    click.echo("\n" + gpu_aims.table(gpu_aims.write(results)))
     if left:
         click.echo(f"{left} items left: run the same command again.", err=True)
         sys.exit(INCOMPLETE)

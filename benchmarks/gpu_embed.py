@@ -1,15 +1,18 @@
-"""The end-to-end stages of benchmarks.gpu: a decode step by batch size, and one request against plain transformers.
+"""The end-to-end stages of benchmarks.gpu: a decode step by shape and batch, and a request against plain transformers.
 
-Random weights of Qwen2-VL-2B's shape in bfloat16, made on the device. The ways, the judging and the floor are those of
+Random weights of Qwen2-VL's shapes in bfloat16, made on the device. The ways, the judging and the floor are those of
 benchmarks.embed. Knows stages; knows no kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.cell import Cell
 from benchmarks.core.contest import contest
@@ -23,19 +26,20 @@ from benchmarks.ways import OURS, TWO_PASS, Loaded
 from benchmarks.workload import make_batch
 from tte_runtime.evaluation.compare import Arm
 
-__all__ = ["EndToEnd", "decode_step"]
+__all__ = ["STEPS", "EndToEnd", "decode_step"]
 
-SHAPE, IMAGE, TRACE = "qwen2vl-2b", 256, 128
-BATCHES = (1, 8, 32)
+IMAGE, TRACE = 256, 128
+STEPS: dict[str, tuple[int, ...]] = {"qwen2vl-2b": (1, 8, 32), "qwen2vl-7b": (1,)}
 SHORT, LONG = 8, 72  # tokens of two traces; what lies between them is decode steps and nothing else
 
 
 class EndToEnd:
-    """The two stages, on one loaded model.
+    """The two stages, with one model loaded at a time.
 
     Args:
         models: folder of random checkpoints. device, dtype: where and in what.
-        shape: a name of `SHAPES`. batches: requests at once. rounds: timed.
+        steps: names of `SHAPES` and for each how many requests decode at once; the first one's is also embedded.
+        rounds: timed.
     """
 
     def __init__(
@@ -44,28 +48,42 @@ class EndToEnd:
         *,
         device: str = "cuda",
         dtype: str = "bfloat16",
-        shape: str = SHAPE,
-        batches: tuple[int, ...] = BATCHES,
+        steps: Mapping[str, tuple[int, ...]] = STEPS,
         rounds: int = 7,
     ) -> None:
-        self.batches, self.rounds = batches, rounds
-        cells = [Cell(IMAGE, TRACE, 1)]
-        self.grid = Grid(shape, cells, ways=(OURS, TWO_PASS), rounds=rounds, models=models, device=device, dtype=dtype)
+        self.steps, self.rounds = steps, rounds
+        place: dict[str, Any] = {"rounds": rounds, "models": models, "device": device, "dtype": dtype}
+        self.grids = [
+            Grid(shape, [] if number else [Cell(IMAGE, TRACE, 1)], ways=(OURS, TWO_PASS), **place)
+            for number, shape in enumerate(steps)
+        ]
 
     def items(self) -> Iterator[Item]:
-        """Decode steps, then one request."""
-        for batch in self.batches:
-            yield Item("decode", f"{self.grid.shape.name}/{self.grid.dtype}/batch={batch}", partial(self._step, batch))
-        yield from self.grid.items()
+        """Shape by shape: decode steps, then what is embedded."""
+        for grid in self.grids:
+            for batch in self.steps[grid.shape.name]:
+                key = f"{grid.shape.name}/{grid.dtype}/batch={batch}"
+                yield Item("decode", key, partial(self._alone, grid, partial(self._step, grid, batch)))
+            for item in grid.items():
+                yield Item(item.stage, item.key, partial(self._alone, grid, item.work))
 
-    def _step(self, batch: int) -> dict[str, Any]:
-        loaded = self.grid.load(IMAGE)
-        items = make_batch(self.grid.shape, IMAGE, batch)
-        return decode_step(loaded, items, rounds=self.rounds)
+    def _alone(self, grid: Grid, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Does the work after every other model is gone from the device."""
+        for other in self.grids:
+            if other is not grid:
+                other.close()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return work()
+
+    def _step(self, grid: Grid, batch: int) -> dict[str, Any]:
+        return decode_step(grid.load(IMAGE), make_batch(grid.shape, IMAGE, batch), rounds=self.rounds)
 
     def close(self) -> None:
-        """Let the model go."""
-        self.grid.close()
+        """Let the models go."""
+        for grid in self.grids:
+            grid.close()
 
 
 def decode_step(loaded: Loaded, items: list[Any], *, rounds: int) -> dict[str, Any]:

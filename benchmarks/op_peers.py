@@ -27,12 +27,13 @@ def _swiglu(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def _linear(inputs: Inputs, case: Case) -> Peers:
+    """The whole, and cuBLAS alone where the rest is a launch of its own."""
     x, weight, bias, residual = inputs["x"], inputs["weight"], inputs.get("bias"), inputs.get("residual")
-    if residual is None:
-        if inputs["swiglu"]:
-            return {"F.linear": lambda: _swiglu(F.linear(x, weight))}
-        return {"F.linear": lambda: F.linear(x, weight, bias)}
-    return {"F.linear": lambda: F.linear(x, weight, bias) + residual}
+    product = partial(F.linear, x, weight, bias)
+    if residual is None and not inputs["swiglu"]:
+        return {"F.linear": product}
+    whole = (lambda: _swiglu(product())) if residual is None else (lambda: product() + residual)
+    return {"F.linear": whole, "F.linear alone": product}
 
 
 def _decode_linear(inputs: Inputs, case: Case) -> Peers:

@@ -21,6 +21,7 @@ __all__ = ["MIN_COPIES", "Captured", "Timing", "copies_for", "copy_ceiling", "nb
 
 MIN_COPIES, MAX_COPIES = 8, 256
 MIN_CALLS = 200  # in a graph, so that its own start is lost among them
+GRAPH_MS = 100.0  # or fewer, where they last so long; far above what one launch from Python takes, see Captured
 REPLAYS = 20
 
 
@@ -53,8 +54,13 @@ def copies_for(size: int, l2: int, free: int) -> int:
     return max(1, min(wanted, free // 2 // max(size, 1)))
 
 
+def rounds_for(copies: int, call_ms: float) -> int:
+    """How often to go over the copies: to 200 calls, or until these last 100 ms, and at least once."""
+    return math.ceil(min(MIN_CALLS, GRAPH_MS / call_ms) / copies)
+
+
 class Captured:
-    """All calls, in order and repeated to at least 200, in one CUDA graph.
+    """All calls, in order and repeated to 200 of them or 100 ms, in one CUDA graph.
 
     The calls must launch on the current stream and never wait for the device.
 
@@ -63,14 +69,19 @@ class Captured:
     """
 
     def __init__(self, calls: Sequence[Callable[[], Any]]) -> None:
-        calls = list(calls) * math.ceil(MIN_CALLS / len(calls))
-        self.count = len(calls)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compiles, and lets libraries allocate workspaces, before the capture
             for call in calls[:3]:
                 call()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            calls[0]()  # a short one is timed by its launch, tens of microseconds, and gets its 200
+            end.record()
         torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        calls = list(calls) * rounds_for(len(calls), start.elapsed_time(end))
+        self.count = len(calls)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             for call in calls:

@@ -127,7 +127,7 @@ def test_the_last_stages_of_the_gpu_command(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(gpu_embed, "TRACE", 3)
     monkeypatch.setattr(gpu_embed, "SHORT", 1)
     monkeypatch.setattr(gpu_embed, "LONG", 3)
-    stages = gpu_embed.EndToEnd(tmp_path, device="cpu", dtype="float32", shape="tte-tiny", batches=(1, 2), rounds=2)
+    stages = gpu_embed.EndToEnd(tmp_path, device="cpu", dtype="float32", steps={"tte-tiny": (1, 2)}, rounds=2)
     results = Results(tmp_path / "gpu.jsonl", MACHINE)
     for item in stages.items():
         assert results.add(item.stage, item.key, item.work())["ok"]
