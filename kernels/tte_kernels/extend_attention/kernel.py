@@ -147,7 +147,7 @@ def launch(
     num_kv_heads = kv_pages.shape[2]
     group = num_heads // num_kv_heads
     config = _CONFIGS[head_dim, q.element_size()]
-    num_tiles = triton.cdiv(max_query_len, config.block_m // group)
+    num_tiles = triton.cdiv(min(max_query_len, num_tokens), config.block_m // group)
     extend_attention_kernel[(num_tiles, page_table.shape[0], num_kv_heads)](
         q,
         kv_pages,
