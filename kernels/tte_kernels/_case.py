@@ -33,7 +33,8 @@ class Case:
     Attributes:
         name: unique within the op, e.g. "qwen2vl_2b-T64".
         dims: the letters of the contract and their sizes, e.g. {"T": 63, "C": 96}.
-        make_inputs: (seed, device, dtype) -> keyword arguments. Seeded, so that two calls give equal tensors.
+        make_inputs: (seed, device, dtype) -> keyword arguments. Seeded, so that two calls give equal tensors. On
+            "meta" floats have no memory, and integers lie on the CPU.
         bytes_of: bytes that a perfect kernel must move (each input byte it needs once, each output byte
             once), as a function of the activation dtype. Closed form in `dims`; a test holds it against the
             tensors.

@@ -25,7 +25,7 @@ from tte_kernels.sample.reference import sample_logits
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.torch_ops import TorchOps
 
-MAX_ROWS = 64  # of one decode_linear or sample launch
+MAX_ROWS = 64  # of one decode_linear launch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import int_tensor, random_tensor, strided_rows
+from tte_kernels._inputs import index_device, int_tensor, random_tensor, strided_rows
 from tte_kernels.decode_attention import decode_attention
 from tte_kernels.decode_attention.reference import decode_attention as reference
 from tte_kernels.errors import KernelInputError, KernelTypeError
@@ -45,7 +45,7 @@ def table_of(kv_lens: Sequence[int], seed: int, device: str) -> tuple[torch.Tens
     for count in counts:
         rows.append(shuffled[:count] + [0] * (width - count))
         del shuffled[:count]
-    return torch.tensor(rows, dtype=torch.int32, device=device).reshape(len(kv_lens), width), total + 2
+    return torch.tensor(rows, dtype=torch.int32, device=index_device(device)).reshape(len(kv_lens), width), total + 2
 
 
 def pages_of(
@@ -60,6 +60,8 @@ def pages_of(
 ) -> torch.Tensor:
     """kv_pages [2, N, K, 16, D], random; NaN in every slot that no sequence owns, which must never count."""
     pages = random_tensor((2, num_pages, kv_heads, 16, dim), seed, device, dtype)
+    if pages.is_meta:
+        return pages
     owned = torch.zeros(num_pages, 16, dtype=torch.bool, device=device)
     for row, length in zip(table, kv_lens, strict=True):
         positions = torch.arange(length, device=device)
@@ -154,7 +156,7 @@ def bad_pages() -> tuple[BadInput, ...]:
         BadInput("head-dim", head_dim, KernelInputError, "head dim of kv_pages must be one of 32, 64, 128, got 24"),
         BadInput("stride", changed("q", lambda q: q.mT.contiguous().mT), KernelInputError, "q must be contiguous"),
         BadInput("device", changed("kv_lens", lambda v: v.to("meta")), KernelInputError, "kv_lens must be on"),
-        BadInput("scale", changed("scale", lambda _: 0.0), KernelInputError, "scale must be > 0, got 0.0"),
+        BadInput("scale", changed("scale", lambda _: 0.0), KernelInputError, "scale must be > 0 and finite, got 0.0"),
         BadInput(
             "type",
             changed("page_table", torch.Tensor.tolist),

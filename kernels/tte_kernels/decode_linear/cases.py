@@ -176,7 +176,7 @@ OP = Op(
             KernelInputError,
             "packed.data must be on",
         ),
-        BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0, got 0.0"),
+        BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0 and finite, got 0.0"),
         BadInput(
             "type",
             lambda i: i | {"packed": i["packed"].data},

@@ -128,9 +128,9 @@ OP = Op(
         ),
         BadInput(
             "too-short",
-            lambda i: i | {"max_query_len": -1},
+            lambda i: i | {"max_query_len": 1},
             KernelInputError,
-            "max_query_len must be the longest",
+            "max_query_len must be at least the most new tokens",
         ),
     ),
 )

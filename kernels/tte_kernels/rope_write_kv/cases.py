@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import random_tensor, strided_rows
+from tte_kernels._inputs import index_device, random_tensor, strided_rows
 from tte_kernels.errors import KernelInputError, KernelTypeError
 from tte_kernels.rope_write_kv import rope_write_kv
 from tte_kernels.rope_write_kv.reference import rope_write_kv as reference
@@ -38,7 +38,7 @@ def _case(
             "cos": angles.cos(),
             "sin": angles.sin(),
             "kv_pages": random_tensor((2, pages, kv_heads, 16, dim), seed + 5, device, dtype),
-            "slots": order.to(device),
+            "slots": order.to(index_device(device)),
             "num_heads": heads,
             "q_norm": weights[0],
             "k_norm": weights[1],
@@ -126,7 +126,7 @@ OP = Op(
         BadInput("dtype-cos", lambda i: i | {"cos": i["cos"].half()}, KernelTypeError, "cos must have dtype"),
         BadInput("shape-qkv", lambda i: i | {"qkv": i["qkv"][:, 1:]}, KernelInputError, "qkv must have shape"),
         BadInput("shape-sin", lambda i: i | {"sin": i["sin"][:, :-1]}, KernelInputError, "sin must have shape"),
-        BadInput("heads", lambda i: i | {"num_heads": 0}, KernelInputError, "num_heads must be > 0, got 0"),
+        BadInput("heads", lambda i: i | {"num_heads": 0}, KernelInputError, "num_heads must be >= 1, got 0"),
         BadInput(
             "head-dim",
             lambda i: i | {"kv_pages": i["kv_pages"][..., :16]},
