@@ -39,7 +39,8 @@ class Case:
             once), as a function of the activation dtype. Closed form in `dims`; a test holds it against the
             tensors.
         flops: multiply and add counted as two; closed form in `dims`.
-        tag: "ci" runs under the interpreter in under a second; "model" is a real model's shape, for hardware.
+        tag: "ci" runs under the interpreter in under a second; "model" is a real model's shape, for hardware;
+            here it runs where it costs no more than the small ones.
         dtypes: activation dtypes of the case. bf16 is skipped under the interpreter, which is silently wrong
             in it.
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["cumulative", "index_device", "int_tensor", "map_tensors", "random_tensor", "strided_rows"]
+__all__ = ["as_slice", "cumulative", "index_device", "int_tensor", "map_tensors", "random_tensor", "strided_rows"]
 
 
 def random_tensor(shape: Sequence[int], seed: int, device: str, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
@@ -29,6 +29,11 @@ def strided_rows(shape: Sequence[int], seed: int, device: str, dtype: torch.dtyp
     """As random_tensor, but a slice of something wider: only the last dimension is contiguous."""
     *outer, inner = shape
     return random_tensor((*outer, inner + 16), seed, device, dtype, scale)[..., 8 : 8 + inner]
+
+
+def as_slice(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values as a slice of something wider, as strided_rows gives them."""
+    return torch.nn.functional.pad(tensor, (8, 8))[..., 8 : 8 + tensor.shape[-1]]
 
 
 def int_tensor(values: Sequence[int], device: str, dtype: torch.dtype = torch.int32) -> torch.Tensor:

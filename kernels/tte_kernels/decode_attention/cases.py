@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import index_device, int_tensor, random_tensor, strided_rows
+from tte_kernels._inputs import as_slice, index_device, int_tensor, random_tensor, strided_rows
 from tte_kernels.decode_attention import decode_attention
 from tte_kernels.decode_attention.reference import decode_attention as reference
 from tte_kernels.errors import KernelInputError, KernelTypeError
@@ -87,7 +87,7 @@ def _case(
         return {
             "q": make((seqs, heads, dim), seed, device, dtype),
             "kv_pages": pages_of(table, num_pages, kv_lens, kv_heads, dim, seed + 2, device, dtype),
-            "page_table": table,
+            "page_table": as_slice(table) if strided else table,
             "kv_lens": int_tensor(kv_lens, device),
             "scale": dim**-0.5,
         }
@@ -176,6 +176,7 @@ CASES: list[Case] = [
     _case("S2-L129-40-D128-G7", (129, 40), 14, 2, 128),
     _case("S2-L1025-1024", (1025, 1024), 2, 1, 32),
     _case("S1-L4100", (4100,), 2, 1, 32),
+    *(_case(f"S2-L17-65-G{group}", (17, 65), group, 1, 32) for group in (4, 5, 6, 8)),
     *(
         _case(f"{model}-{label}", kv_lens, *shape, tag="model")
         for model, shape in MODELS.items()

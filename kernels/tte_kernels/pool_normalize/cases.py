@@ -124,9 +124,11 @@ _MODELS = (
 CASES: list[Case] = [
     _case(_Shape("empty", 96)),
     _case(_Shape("empty-rows", 96, rows=(), tokens=3)),
+    _case(_Shape("padding-alone", 96, rows=(-1, -1))),
     _case(_Shape("last-1-63-127-129", 192, lengths=(1, 63, 127, 129))),
     _case(_Shape("last-1000-strided", 100, lengths=(1000, 1), strided=True)),
     _case(_Shape("mean-1-63-129", 96, lengths=(1, 63, 129), mode="mean")),
+    _case(_Shape("mean-127-1000", 32, lengths=(127, 1000), mode="mean")),
     _case(_Shape("mean-strided-plain", 200, lengths=(7, 2), mode="mean", norm=False, normalize=False, strided=True)),
     _case(_Shape("rows-padding-cut", 384, rows=(5, -1, 0, 5), tokens=6, kept=96)),
     _case(_Shape("rows-own-dims", 192, rows=(3, 0, 2), tokens=4, dims=(192, 64, 7), flags=(True, False, True))),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import index_device, random_tensor, strided_rows
+from tte_kernels._inputs import as_slice, index_device, random_tensor, strided_rows
 from tte_kernels.errors import KernelInputError, KernelTypeError
 from tte_kernels.rope_write_kv import rope_write_kv
 from tte_kernels.rope_write_kv.reference import rope_write_kv as reference
@@ -35,8 +35,8 @@ def _case(
         weights = [1 + 0.1 * random_tensor((dim,), seed + n, device, dtype) for n in (3, 4)] if norm else [None, None]
         return {
             "qkv": make((tokens, (heads + 2 * kv_heads) * dim), seed, device, dtype),
-            "cos": angles.cos(),
-            "sin": angles.sin(),
+            "cos": as_slice(angles.cos()) if strided else angles.cos(),
+            "sin": as_slice(angles.sin()) if strided else angles.sin(),
             "kv_pages": random_tensor((2, pages, kv_heads, 16, dim), seed + 5, device, dtype),
             "slots": order.to(index_device(device)),
             "num_heads": heads,

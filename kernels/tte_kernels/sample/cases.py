@@ -77,6 +77,7 @@ CASES: list[Case] = [
     _case("S1-drawn", 1, 192, 1000, greedy="none"),
     _case("S63-mixed", 63, 64, 129),
     _case("S129-mixed-strided", 129, 100, 127, strided=True),
+    _case("S127-V65-mixed", 127, 16, 65),
     _case("S5-V1", 5, 8, 1),
     _case("S17-V63", 17, 33, 63, greedy="none"),
     *(
