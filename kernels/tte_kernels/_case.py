@@ -119,6 +119,7 @@ class CompileSpec:
         max_registers: budget a thread on sm_90.
         fp_fusion: Triton's enable_fp_fusion, as launched.
         loads_before_wait: with PDL, how many global loads may stand above the wait: those of weights.
+        gated_only: compiled for the gated target alone; other targets have a configuration that differs little.
     """
 
     name: str
@@ -132,3 +133,4 @@ class CompileSpec:
     max_registers: int = 255
     fp_fusion: bool = False
     loads_before_wait: int = 0
+    gated_only: bool = False
