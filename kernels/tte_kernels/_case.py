@@ -33,12 +33,14 @@ class Case:
     Attributes:
         name: unique within the op, e.g. "qwen2vl_2b-T64".
         dims: the letters of the contract and their sizes, e.g. {"T": 63, "C": 96}.
-        make_inputs: (seed, device, dtype) -> keyword arguments. Seeded, so that two calls give equal tensors.
+        make_inputs: (seed, device, dtype) -> keyword arguments. Seeded, so that two calls give equal tensors. On
+            "meta" floats have no memory, and integers lie on the CPU.
         bytes_of: bytes that a perfect kernel must move (each input byte it needs once, each output byte
             once), as a function of the activation dtype. Closed form in `dims`; a test holds it against the
             tensors.
         flops: multiply and add counted as two; closed form in `dims`.
-        tag: "ci" runs under the interpreter in under a second; "model" is a real model's shape, for hardware.
+        tag: "ci" runs under the interpreter in under a second; "model" is a real model's shape, for hardware;
+            here it runs where it costs no more than the small ones.
         dtypes: activation dtypes of the case. bf16 is skipped under the interpreter, which is silently wrong
             in it.
     """
@@ -117,6 +119,7 @@ class CompileSpec:
         max_registers: budget a thread on sm_90.
         fp_fusion: Triton's enable_fp_fusion, as launched.
         loads_before_wait: with PDL, how many global loads may stand above the wait: those of weights.
+        gated_only: compiled for the gated target alone; other targets have a configuration that differs little.
     """
 
     name: str
@@ -130,3 +133,4 @@ class CompileSpec:
     max_registers: int = 255
     fp_fusion: bool = False
     loads_before_wait: int = 0
+    gated_only: bool = False

@@ -1,13 +1,19 @@
 """Checks of arguments, shared by the doors of all ops.
 
 Each raises KernelInputError (KernelTypeError for dtypes and Python types) as `op: name must ..., got ...`.
-Only shapes, strides, dtypes and devices are looked at, never values: reading a value would wait for the
-device, and these checks also run on fake tensors. This file does not know any op, and imports no Triton.
+Doors look at shapes, strides, dtypes and devices only: reading a value would wait for the device, and doors also
+run on fake tensors. Values are checked inside the operators, where `on_host` says that reading waits for nothing.
+
+A message is formatted only where it is raised: under torch.compile sizes may be symbols, which have no text.
+This file does not know any op, and imports no Triton.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 
@@ -17,15 +23,20 @@ __all__ = [
     "FLOAT_DTYPES",
     "HEAD_DIMS",
     "MAX_GROUP",
+    "check_bool",
     "check_choice",
     "check_dtype",
     "check_inner_contiguous",
+    "check_int",
     "check_packed",
+    "check_page_table",
     "check_pages",
     "check_positive",
     "check_shape",
     "check_tensor",
-    "require",
+    "check_values",
+    "describe",
+    "on_host",
 ]
 
 FLOAT_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
@@ -40,11 +51,9 @@ MAX_GROUP = 16
 PAGE_SIZE = 16
 """Tokens a page."""
 
-
-def require(condition: bool, op: str, message: str) -> None:
-    """Raises KernelInputError(`op: message`) unless `condition` holds."""
-    if not condition:
-        raise KernelInputError(f"{op}: {message}")
+_INTEGERS: tuple[type, ...] = (Integral, torch.SymInt)  # numpy's among them
+_NUMBERS: tuple[type, ...] = (Real, torch.SymInt, torch.SymFloat)
+_SYMBOLS: tuple[type, ...] = (torch.SymInt, torch.SymFloat)
 
 
 def check_dtype(op: str, name: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype]) -> None:
@@ -56,11 +65,11 @@ def check_dtype(op: str, name: str, tensor: torch.Tensor, allowed: Sequence[torc
 
 def check_shape(op: str, name: str, tensor: torch.Tensor, shape: Sequence[int | str]) -> None:
     """Checks rank and sizes; a string in `shape` is a free dimension and only names it in the message."""
-    wanted = "[" + ", ".join(str(size) for size in shape) + "]"
     fits = tensor.ndim == len(shape) and all(
         isinstance(want, str) or got == want for got, want in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
+        wanted = "[" + ", ".join(str(size) for size in shape) + "]"
         raise KernelInputError(f"{op}: {name} must have shape {wanted}, got {list(tensor.shape)}.")
 
 
@@ -107,8 +116,9 @@ def check_tensor(
 
 
 def check_pages(op: str, kv_pages: torch.Tensor, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:
-    """Checks pages of one layer, [2, N, K, 16, D]; returns (K, D)."""
+    """Checks pages of one layer, [2, N, K, 16, D] with at least one page; returns (K, D)."""
     check_tensor(op, "kv_pages", kv_pages, (2, "N", "K", PAGE_SIZE, "D"), (dtype,), device)
+    check_int(op, "N of kv_pages", kv_pages.shape[1], 1)
     num_kv_heads, head_dim = kv_pages.shape[2], kv_pages.shape[4]
     check_choice(op, "head dim of kv_pages", head_dim, HEAD_DIMS)
     return num_kv_heads, head_dim
@@ -120,7 +130,60 @@ def check_choice(op: str, name: str, value: object, allowed: Sequence[object]) -
         raise KernelInputError(f"{op}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
 
 
-def check_positive(op: str, name: str, value: float) -> None:
-    """Raises KernelInputError unless value > 0."""
-    if not value > 0:
-        raise KernelInputError(f"{op}: {name} must be > 0, got {value!r}.")
+def check_int(op: str, name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an integer in low..high (from low on where high is None); a symbolic one stays symbolic.
+
+    Raises:
+        KernelTypeError: no integer; bools and tensors are none. KernelInputError: outside the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, _INTEGERS):
+        raise KernelTypeError(f"{op}: {name} must be an int, got {describe(value)}.")
+    if value < low or (high is not None and value > high):
+        rule = f">= {low}" if high is None else f"in {low}..{high}"
+        raise KernelInputError(f"{op}: {name} must be {rule}, got {value}.")
+    return value if isinstance(value, _SYMBOLS) else int(value)
+
+
+def check_positive(op: str, name: str, value: Any) -> float:
+    """`value` as a number > 0 and finite; a symbolic one stays symbolic.
+
+    Raises:
+        KernelTypeError: no number; bools and tensors are none. KernelInputError: not > 0, infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
+        raise KernelTypeError(f"{op}: {name} must be a float, got {describe(value)}.")
+    if not 0 < value < math.inf:
+        raise KernelInputError(f"{op}: {name} must be > 0 and finite, got {value!r}.")
+    return value if isinstance(value, _SYMBOLS) else float(value)
+
+
+def check_bool(op: str, name: str, value: object) -> None:
+    """Raises KernelTypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise KernelTypeError(f"{op}: {name} must be True or False, got {describe(value)}.")
+
+
+def describe(value: object) -> str:
+    """A value in an error: a tensor by its shape, anything else as Python writes it."""
+    return f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+
+
+def on_host(*tensors: torch.Tensor) -> bool:
+    """True where the values of all these may be read without waiting: they are on the CPU, and nothing is traced."""
+    return not torch.compiler.is_compiling() and all(tensor.device.type == "cpu" for tensor in tensors)
+
+
+def check_values(op: str, name: str, values: torch.Tensor, valid: torch.Tensor, rule: str) -> None:
+    """Raises KernelInputError, with the first of `values` that is not `valid`, unless all are."""
+    if not valid.all():
+        raise KernelInputError(f"{op}: {name} must be {rule}, got {values[~valid][0].item()!r}.")
+
+
+def check_page_table(op: str, kv_pages: torch.Tensor, page_table: torch.Tensor, kv_lens: torch.Tensor) -> None:
+    """Checks the values of kv_lens, and of the entries of page_table that they make readable; all on the CPU."""
+    num_pages, width = kv_pages.shape[1], page_table.shape[1]
+    fits = (kv_lens >= 0) & (kv_lens <= PAGE_SIZE * width)
+    check_values(op, "kv_lens", kv_lens, fits, f"in 0..16 P = {PAGE_SIZE * width}")
+    unread = torch.arange(width) * PAGE_SIZE >= kv_lens[:, None]
+    exists = (page_table >= 0) & (page_table < num_pages)
+    check_values(op, "page_table", page_table, exists | unread, f"in 0..{num_pages - 1}, pages that exist")

@@ -2,20 +2,23 @@
 
 Knows the three ways a kernel can run (a GPU; the interpreter on CPU tensors; not at all) and Programmatic
 Dependent Launch (PDL). Imports Triton only inside functions, so that importing tte_kernels needs none. Does
-not know any op.
+not know any op but by its name.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from tte_kernels._check import check_bool
 from tte_kernels._interpreter import mend_interpreter
 from tte_kernels.errors import KernelBackendError, KernelInputError
 
-__all__ = ["AMD_STAGES", "interpreted", "launch_options", "pdl_enabled", "require_backend", "set_pdl"]
+__all__ = ["AMD_STAGES", "interpreted", "launch_options", "launcher", "pdl_enabled", "require_backend", "set_pdl"]
 
 _pdl = False
 
@@ -27,6 +30,20 @@ Hopper's 227: with two stages every shipped tile fits. Stages change no bits."""
 def interpreted() -> bool:
     """True where TRITON_INTERPRET was set before Triton was imported: kernels then run on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+def launcher(op: str) -> Callable[..., Any]:
+    """The function `launch` of an op's kernel.py, without the door's checks; imports Triton.
+
+    Raises:
+        KernelBackendError: Triton is not installed.
+    """
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        raise KernelBackendError(f"{op}: Triton is not installed. Run: pip install triton") from error
+    launch: Callable[..., Any] = importlib.import_module(f"tte_kernels.{op}.kernel").launch
+    return launch
 
 
 def require_backend(op: str, tensor: torch.Tensor) -> None:
@@ -42,10 +59,6 @@ def require_backend(op: str, tensor: torch.Tensor) -> None:
             " TRITON_INTERPRET=1 before the first import for a (slow) run in the interpreter, or call"
             f" tte_kernels.{op}.reference."
         )
-    try:
-        import triton  # noqa: F401
-    except ImportError as error:
-        raise KernelBackendError(f"{op}: Triton is not installed. Run: pip install triton") from error
     if interpreted():
         mend_interpreter()
 
@@ -54,9 +67,11 @@ def set_pdl(enabled: bool) -> None:
     """Turns Programmatic Dependent Launch on or off for all later launches of this process (off at start).
 
     Raises:
+        KernelTypeError: no bool.
         KernelInputError: switched on where the current GPU is older than sm_90 or not NVIDIA's, or there is none.
     """
     global _pdl
+    check_bool("set_pdl", "enabled", enabled)
     nvidia = torch.cuda.is_available() and not torch.version.hip  # gfx942 calls itself 9.4
     if enabled and (interpreted() or not nvidia or torch.cuda.get_device_capability()[0] < 9):
         raise KernelInputError(

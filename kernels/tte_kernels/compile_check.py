@@ -51,7 +51,9 @@ def _gpu_target(name: str) -> Any:
 
 
 def _runs_on(spec: CompileSpec, target: str) -> bool:
-    """Programmatic dependent launch exists from sm_90 on."""
+    """Programmatic dependent launch exists from sm_90 on; some configurations are for the gated target alone."""
+    if spec.gated_only and target != GATED_TARGET:
+        return False
     return not spec.constexprs.get("PDL") or target in ("sm_90", "sm_100")
 
 

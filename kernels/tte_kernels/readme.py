@@ -37,18 +37,19 @@ may lie below the best. Each is justified beside its number in `cases.py`.
 
 ## Proof
 
-- **Results.** Parity with the reference on every small case, in fp32 and fp16 under the interpreter, with
-  outputs poisoned with NaN first.
+- **Results.** Parity with the reference on every small case and every model shape as small as these, in fp32 and fp16
+  under the interpreter, with outputs poisoned with NaN first.
 - **Bounds.** Every tensor lies between guard regions: nothing outside is written or changes a result.
 - **Equal bits.** A row alone, among others and in another place has the same bits.
 - **Graphs.** torch.compile and torch.export pass over the operators; `opcheck` holds their fakes.
 - **Code.** `python -m tte_kernels.compile_check` compiles every shipped configuration for sm_80, sm_90,
-  sm_100 and gfx942 without a GPU, in CI with Triton 3.6 and the newest (`make kernels`). Everywhere: shared
-  memory that the target has. On sm_90: no spills, registers within budget, 128-bit loads where an operand
-  streams, nothing but weights loaded above the wait of programmatic dependent launch.
-- **Cost.** The bytes and FLOPs that a case declares are counted again from its tensors.
+  sm_100 and gfx942 without a GPU, and those that differ little from another for sm_90 alone; in CI with
+  Triton 3.6 and the newest (`make kernels`). Everywhere: shared memory that the target has. On sm_90: no
+  spills, registers within budget, 128-bit loads where an operand streams, nothing but weights loaded above the
+  wait of programmatic dependent launch.
+- **Cost.** The bytes and FLOPs that a case declares are counted again from its tensors, for every case in every dtype.
 
-The model shapes run on hardware only. Launch configurations are literal tables, compiled and gated; where a
+Most model shapes run on hardware only. Launch configurations are literal tables, compiled and gated; where a
 comment says "unmeasured on hardware", no speed is claimed.
 """
 

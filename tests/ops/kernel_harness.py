@@ -5,6 +5,7 @@ Reads ops through `tte_kernels.registry` only, so it does not know any of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +16,35 @@ from tte_kernels._launch import interpreted
 from tte_kernels.registry import OPS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# Real models' cases that run here as well: no more work than the largest small ones have, under a second each in the
+# interpreter. Counted, not timed, so that the same cases run everywhere.
+SMALL_BYTES, SMALL_FLOPS = 1 << 20, 1 << 25
 GUARD = 256  # elements on each side; keeps the alignment of what lies between
 
 
+def is_small(case: Case) -> bool:
+    """A case made to be small, or a real model's that is."""
+    return case.tag == "ci" or (case.bytes_of(torch.float32) <= SMALL_BYTES and case.flops <= SMALL_FLOPS)
+
+
+def small_cases(dtypes: tuple[torch.dtype, ...]) -> list[Any]:
+    """As `ci_cases`, with the real models' cases that are small."""
+    return _parameters(is_small, dtypes)
+
+
 def ci_cases(dtypes: tuple[torch.dtype, ...]) -> list[Any]:
-    """(op, case, dtype) of every small case, as pytest parameters; bf16 only where it is not interpreted."""
+    """(op, case, dtype) of every case made to be small, as pytest parameters; bf16 only where it is not interpreted."""
+    return _parameters(lambda case: case.tag == "ci", dtypes)
+
+
+def _parameters(wanted: Callable[[Case], bool], dtypes: tuple[torch.dtype, ...]) -> list[Any]:
     import pytest
 
     return [
         pytest.param(op, case, dtype, id=f"{op.name}-{case.name}-{str(dtype).removeprefix('torch.')}")
         for op in OPS
         for case in op.cases
-        if case.tag == "ci"
+        if wanted(case)
         for dtype in dtypes
         if dtype in case.dtypes and not (interpreted() and dtype == torch.bfloat16)
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_harness import DEVICE, Guards, ci_cases
+from kernel_harness import DEVICE, Guards, small_cases
 
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import equal_bits, run
@@ -29,7 +29,7 @@ def _guarded_run(
     return outputs
 
 
-@pytest.mark.parametrize(("op", "case", "dtype"), ci_cases((torch.float32,)))
+@pytest.mark.parametrize(("op", "case", "dtype"), small_cases((torch.float32,)))
 def test_nothing_outside_is_written_or_matters(
     op: Op, case: Case, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,18 @@ def test_declared_bytes_and_flops_are_those_of_the_tensors(op: Op, case: Case, d
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_declared_bytes_and_flops_hold_for_every_case_and_dtype(op: Op) -> None:
+    """On tensors without memory: outputs are those of the operators' fakes."""
+    assert op.opcheck is not None
+    for case in op.cases:
+        for dtype in case.dtypes:
+            inputs = case.make_inputs(0, "meta", dtype)
+            calls = [as_tuple(overload(*arguments)) for overload, arguments in op.opcheck(inputs)]
+            outputs = tuple(output for call in calls for output in call)
+            assert op.traffic(inputs, outputs) == (case.bytes_of(dtype), case.flops), (case.name, dtype)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_inputs_are_seeded(op: Op) -> None:
     for case in op.cases:
         if case.tag == "ci":

@@ -13,7 +13,7 @@ import torch
 from kernel_harness import DEVICE
 
 import tte_kernels as tk
-from tte_kernels._case import Op
+from tte_kernels._case import Case, Op
 from tte_kernels._compare import as_tuple, equal_bits
 from tte_kernels.registry import OPS
 
@@ -97,11 +97,44 @@ def test_a_layer_exports() -> None:
     assert equal_bits(exported.module()(*layer_inputs()), want)
 
 
+def smallest(op: Op) -> Case:
+    """The smallest case that is not empty."""
+    filled = [case for case in op.cases if case.tag == "ci" and min(case.dims.values()) > 0]
+    return min(filled, key=lambda case: math.prod(case.dims.values()))
+
+
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_every_op_compiles_alone(op: Op) -> None:
-    filled = [case for case in op.cases if case.tag == "ci" and min(case.dims.values()) > 0]
-    smallest = min(filled, key=lambda case: math.prod(case.dims.values()))
-    want = as_tuple(op.fn(**smallest.make_inputs(0, DEVICE, torch.float32)))
+    case = smallest(op)
+    want = as_tuple(op.fn(**case.make_inputs(0, DEVICE, torch.float32)))
     compiled = torch.compile(op.fn, backend="aot_eager", fullgraph=True)
-    got = as_tuple(compiled(**smallest.make_inputs(0, DEVICE, torch.float32)))
+    got = as_tuple(compiled(**case.make_inputs(0, DEVICE, torch.float32)))
     assert all(equal_bits(left, right) for left, right in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("dynamic", [None, True], ids=["as-sizes-change", "dynamic"])
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_every_op_compiles_for_any_number_of_rows(op: Op, dynamic: bool | None) -> None:
+    """The second size makes sizes symbols, on which no check may fail that passes on numbers."""
+    assert op.num_rows is not None and op.take_rows is not None
+    torch._dynamo.reset()  # every size is new
+    compiled = torch.compile(op.fn, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    # Some cases have one row only; rows may be taken twice.
+    inputs = smallest(op).make_inputs(0, DEVICE, torch.float32)
+    count = op.num_rows(inputs)
+    for rows in (3, 5, 8):
+        keep = [row % count for row in range(rows)]
+        want = as_tuple(op.fn(**op.take_rows(inputs, keep)))
+        got = as_tuple(compiled(**op.take_rows(inputs, keep)))
+        assert all(equal_bits(left, right) for left, right in zip(got, want, strict=True)), rows
+
+
+@pytest.mark.parametrize("dynamic", [None, True], ids=["as-sizes-change", "dynamic"])
+def test_draws_from_logits_compile_for_any_number_of_rows(dynamic: bool | None) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(tk.sample_logits, backend="eager", fullgraph=True, dynamic=dynamic)
+    for rows in (3, 5, 8):
+        integers = [torch.arange(rows, device=DEVICE) for _ in range(4)]
+        reals = [torch.full((rows,), value, device=DEVICE) for value in (0.7, 0.9)]
+        inputs = (random(rows, 11), reals[0], *integers, reals[1])
+        assert torch.equal(compiled(*inputs), tk.sample_logits(*inputs))

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from kernel_harness import DEVICE, ci_cases
+from kernel_harness import DEVICE, small_cases
 
 from tte_kernels._case import Case, Op
 from tte_kernels._compare import difference, equal_bits, parity_error
@@ -15,7 +15,7 @@ from tte_kernels.registry import get_op
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize(("op", "case", "dtype"), ci_cases((torch.float32, torch.float16, torch.bfloat16)))
+@pytest.mark.parametrize(("op", "case", "dtype"), small_cases((torch.float32, torch.float16, torch.bfloat16)))
 def test_op_agrees_with_its_reference(op: Op, case: Case, dtype: torch.dtype) -> None:
     used = []
 

@@ -123,5 +123,5 @@ def test_each_row_has_its_own_limits() -> None:
 
 def test_an_empty_batch_and_an_empty_vocabulary() -> None:
     assert sample_logits(torch.zeros(0, 5), **_rows(0, 1.0), **_off(0)).shape == (0,)
-    with pytest.raises(KernelInputError, match="V of logits must be > 0"):
+    with pytest.raises(KernelInputError, match="V of logits must be >= 1, got 0"):
         sample_logits(torch.zeros(2, 0), **_rows(2, 1.0), **_off(2))

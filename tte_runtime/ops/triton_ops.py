@@ -27,7 +27,7 @@ from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.torch_ops import TorchOps
 from tte_runtime.ops.transfer import to_device
 
-MAX_ROWS = 64  # of one decode_linear or sample launch
+MAX_ROWS = 64  # of one decode_linear launch
 
 
 @dataclass(frozen=True)

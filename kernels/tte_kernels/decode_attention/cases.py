@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import int_tensor, random_tensor, strided_rows
+from tte_kernels._inputs import as_slice, index_device, int_tensor, random_tensor, strided_rows
 from tte_kernels.decode_attention import decode_attention
 from tte_kernels.decode_attention.reference import decode_attention as reference
 from tte_kernels.errors import KernelInputError, KernelTypeError
@@ -45,7 +45,7 @@ def table_of(kv_lens: Sequence[int], seed: int, device: str) -> tuple[torch.Tens
     for count in counts:
         rows.append(shuffled[:count] + [0] * (width - count))
         del shuffled[:count]
-    return torch.tensor(rows, dtype=torch.int32, device=device).reshape(len(kv_lens), width), total + 2
+    return torch.tensor(rows, dtype=torch.int32, device=index_device(device)).reshape(len(kv_lens), width), total + 2
 
 
 def pages_of(
@@ -60,6 +60,8 @@ def pages_of(
 ) -> torch.Tensor:
     """kv_pages [2, N, K, 16, D], random; NaN in every slot that no sequence owns, which must never count."""
     pages = random_tensor((2, num_pages, kv_heads, 16, dim), seed, device, dtype)
+    if pages.is_meta:
+        return pages
     owned = torch.zeros(num_pages, 16, dtype=torch.bool, device=device)
     for row, length in zip(table, kv_lens, strict=True):
         positions = torch.arange(length, device=device)
@@ -85,7 +87,7 @@ def _case(
         return {
             "q": make((seqs, heads, dim), seed, device, dtype),
             "kv_pages": pages_of(table, num_pages, kv_lens, kv_heads, dim, seed + 2, device, dtype),
-            "page_table": table,
+            "page_table": as_slice(table) if strided else table,
             "kv_lens": int_tensor(kv_lens, device),
             "scale": dim**-0.5,
         }
@@ -154,7 +156,7 @@ def bad_pages() -> tuple[BadInput, ...]:
         BadInput("head-dim", head_dim, KernelInputError, "head dim of kv_pages must be one of 32, 64, 128, got 24"),
         BadInput("stride", changed("q", lambda q: q.mT.contiguous().mT), KernelInputError, "q must be contiguous"),
         BadInput("device", changed("kv_lens", lambda v: v.to("meta")), KernelInputError, "kv_lens must be on"),
-        BadInput("scale", changed("scale", lambda _: 0.0), KernelInputError, "scale must be > 0, got 0.0"),
+        BadInput("scale", changed("scale", lambda _: 0.0), KernelInputError, "scale must be > 0 and finite, got 0.0"),
         BadInput(
             "type",
             changed("page_table", torch.Tensor.tolist),
@@ -174,6 +176,7 @@ CASES: list[Case] = [
     _case("S2-L129-40-D128-G7", (129, 40), 14, 2, 128),
     _case("S2-L1025-1024", (1025, 1024), 2, 1, 32),
     _case("S1-L4100", (4100,), 2, 1, 32),
+    *(_case(f"S2-L17-65-G{group}", (17, 65), group, 1, 32) for group in (4, 5, 6, 8)),
     *(
         _case(f"{model}-{label}", kv_lens, *shape, tag="model")
         for model, shape in MODELS.items()

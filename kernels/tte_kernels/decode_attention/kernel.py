@@ -7,6 +7,7 @@ Arguments are taken as checked by the door.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -132,11 +133,14 @@ def compile_specs() -> list[CompileSpec]:
     variants = [(dim, size, 6, False) for dim, size in _CONFIGS] + [(32, 2, 3, False)]
     variants += [(128, 2, group, False) for group in (1, 2, 4, 7, 8, 16)] + [(128, 2, 6, True)]
     merges = [(dim, False) for dim in (32, 64, 128)] + [(128, True)]
-    return [_split_spec(*variant) for variant in variants] + [_merge_spec(*variant) for variant in merges]
+    further = [_split_spec(dim, 2, 6, False, "fp16") for dim in (32, 64, 128)]
+    further += [_merge_spec(dim, False, dtype) for dim in (32, 64, 128) for dtype in ("fp16", "fp32")]
+    specs = [_split_spec(*variant) for variant in variants] + [_merge_spec(*variant) for variant in merges]
+    return specs + [dataclasses.replace(spec, gated_only=True) for spec in further]
 
 
-def _split_spec(head_dim: int, itemsize: int, group: int, pdl: bool) -> CompileSpec:
-    dtype, config = {2: "bf16", 4: "fp32"}[itemsize], _CONFIGS[head_dim, itemsize]
+def _split_spec(head_dim: int, itemsize: int, group: int, pdl: bool, half: str = "bf16") -> CompileSpec:
+    dtype, config = {2: half, 4: "fp32"}[itemsize], _CONFIGS[head_dim, itemsize]
     strides = ("stride_qs", "stride_qh", "stride_half", "stride_page", "stride_head", "stride_token")
     signature = {"q_ptr": f"*{dtype}", "kv_ptr": f"*{dtype}", "table_ptr": "*i32", "kv_lens_ptr": "*i32"}
     signature |= {"acc_ptr": "*fp32", "max_ptr": "*fp32", "sum_ptr": "*fp32", "scale_log2": "fp32"}
@@ -154,12 +158,12 @@ def _split_spec(head_dim: int, itemsize: int, group: int, pdl: bool) -> CompileS
     )
 
 
-def _merge_spec(head_dim: int, pdl: bool) -> CompileSpec:
+def _merge_spec(head_dim: int, pdl: bool, dtype: str = "bf16") -> CompileSpec:
     pointers = {name: "*fp32" for name in ("acc_ptr", "max_ptr", "sum_ptr")}
     return CompileSpec(
-        name=f"merge_splits_kernel/bf16-D{head_dim}{'-pdl' if pdl else ''}",
+        name=f"merge_splits_kernel/{dtype}-D{head_dim}{'-pdl' if pdl else ''}",
         fn=merge_splits_kernel,
-        signature=pointers | {"kv_lens_ptr": "*i32", "out_ptr": "*bf16", "num_splits": "i32"},
+        signature=pointers | {"kv_lens_ptr": "*i32", "out_ptr": f"*{dtype}", "num_splits": "i32"},
         constexprs={"HEAD_DIM": head_dim, "BLOCK": MERGE_SPLITS, "PDL": pdl} | _SPLITS,
         num_warps=1,
         num_stages=1,

@@ -18,9 +18,18 @@ from typing import Any, cast
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_positive, check_tensor, require
+from tte_kernels._check import (
+    FLOAT_DTYPES,
+    check_bool,
+    check_choice,
+    check_packed,
+    check_positive,
+    check_tensor,
+    describe,
+)
+from tte_kernels._launch import launcher
 from tte_kernels.decode_linear.pack import FORMATS, GROUP, PackedWeight, pack, unpack
-from tte_kernels.errors import KernelTypeError
+from tte_kernels.errors import KernelInputError, KernelTypeError
 
 __all__ = ["FORMATS", "MAX_ROWS", "PackedWeight", "decode_linear", "launch", "pack", "unpack"]
 
@@ -52,11 +61,11 @@ def decode_linear(
         [S, O] ([S, O/2] with swiglu), dtype of x, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype, or `packed` is not a PackedWeight. KernelInputError: a wrong shape,
-            stride,
-        device, S, O or eps. KernelBackendError: nothing can run it here.
+        KernelTypeError: a wrong dtype or type; `packed` is not a PackedWeight.
+        KernelInputError: a wrong shape, stride, device, S, O, eps or format.
+        KernelBackendError: nothing can run it here.
     """
-    _check(x, packed, norm_weight, eps, bias, residual, swiglu)
+    eps = _check(x, packed, norm_weight, eps, bias, residual, swiglu)
     parts = (packed.format, packed.data, packed.scale, packed.zero)
     return torch.ops.tte.decode_linear(x, *parts, norm_weight, eps, bias, residual, swiglu)
 
@@ -69,29 +78,37 @@ def _check(
     bias: torch.Tensor | None,
     residual: torch.Tensor | None,
     swiglu: bool,
-) -> None:
+) -> float:
+    """All checks of the door; returns eps."""
     op = "decode_linear"
     check_tensor(op, "x", x, ("S", "I"), FLOAT_DTYPES)
     rows, in_features = x.shape
-    require(rows <= MAX_ROWS, op, f"S of x must be at most {MAX_ROWS}, got {rows}. Use linear for more rows.")
+    if rows > MAX_ROWS:
+        raise KernelInputError(f"{op}: S of x must be at most {MAX_ROWS}, got {rows}. Use linear for more rows.")
     if not isinstance(packed, PackedWeight):
-        raise KernelTypeError(f"{op}: packed must be a PackedWeight, got {type(packed).__name__}. Call pack() first.")
-    fits = packed.in_features == in_features
-    require(fits, op, f"I of x must be that of the packed weight, {packed.in_features}, got {in_features}.")
-    _check_packed(x, packed)
+        raise KernelTypeError(f"{op}: packed must be a PackedWeight, got {describe(packed)}. Call pack() first.")
+    check_choice(op, "packed.format", packed.format, FORMATS)
+    if packed.in_features != in_features:
+        raise KernelInputError(
+            f"{op}: I of x must be that of the packed weight, {packed.in_features}, got {in_features}."
+        )
+    _check_parts(x, packed)
     if norm_weight is not None:
         check_tensor(op, "norm_weight", norm_weight, (in_features,), (x.dtype,), x.device)
-    check_positive(op, "eps", eps)
+    eps = check_positive(op, "eps", eps)
+    check_bool(op, "swiglu", swiglu)
     out_features = packed.out_features
     if bias is not None:
         check_tensor(op, "bias", bias, (out_features,), (x.dtype,), x.device)
-    require(not swiglu or out_features % 2 == 0, op, f"O must be even with swiglu, got {out_features}.")
+    if swiglu and out_features % 2:
+        raise KernelInputError(f"{op}: O of packed must be even with swiglu, got {out_features}.")
     if residual is not None:
         columns = out_features // 2 if swiglu else out_features
         check_tensor(op, "residual", residual, (rows, columns), (x.dtype,), x.device)
+    return eps
 
 
-def _check_packed(x: torch.Tensor, packed: PackedWeight) -> None:
+def _check_parts(x: torch.Tensor, packed: PackedWeight) -> None:
     """A PackedWeight made by `pack` is right by construction; this catches another device, dtype or a
     hand-made one."""
     op, blocks = "decode_linear", -(-packed.in_features // (2 * GROUP))
@@ -104,8 +121,9 @@ def _check_packed(x: torch.Tensor, packed: PackedWeight) -> None:
         check_tensor(op, "packed.scale", scale, (packed.out_features,), (torch.float32,), x.device)
     elif packed.format == "w4a16":
         groups = (2 * blocks, packed.out_features)
-        check_tensor(op, "packed.scale", scale, groups, (torch.float16,), x.device)
-        check_tensor(op, "packed.zero", zero, groups, (torch.int8,), x.device)
+        for name, part, dtype in (("packed.scale", scale, torch.float16), ("packed.zero", zero, torch.int8)):
+            check_tensor(op, name, part, groups, (dtype,), x.device)
+            check_packed(op, name, part)  # the kernel counts on rows of O
 
 
 @torch.library.custom_op("tte::decode_linear", mutates_args=())
@@ -121,10 +139,10 @@ def _decode_linear(
     residual: torch.Tensor | None,
     swiglu: bool,
 ) -> torch.Tensor:
-    from tte_kernels.decode_linear.kernel import launch
-
     packed = PackedWeight(format, x.shape[1], data, scale, zero)
-    return launch(x, packed, norm_weight=norm_weight, eps=eps, bias=bias, residual=residual, swiglu=swiglu)
+    return launcher("decode_linear")(
+        x, packed, norm_weight=norm_weight, eps=eps, bias=bias, residual=residual, swiglu=swiglu
+    )
 
 
 @_decode_linear.register_fake
@@ -144,10 +162,7 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports
-    Triton."""
+    """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
-        from tte_kernels.decode_linear.kernel import launch
-
-        return launch
+        return launcher("decode_linear")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -107,6 +107,7 @@ CASES: list[Case] = [
     _case("S1-I192-O256-gate-up", 1, 192, 256, options=GATE_UP),
     _case("S16-tiny-down", 16, 512, 192, options=DOWN),
     _case("S17-I300-O70-all-strided", 17, 300, 70, options=("norm", "bias", "swiglu", "residual"), strided=True),
+    _case("S63-I64-O24-bias-residual", 63, 64, 24, options=("bias", "residual")),
     _case("S64-I256-O33-plain", 64, 256, 33),
     _case("S3-I1000-O40-norm", 3, 1000, 40, options=("norm",)),
     _case("S1-w8a16-I1536-O16", 1, 1536, 16, "w8a16", QKV),
@@ -176,7 +177,7 @@ OP = Op(
             KernelInputError,
             "packed.data must be on",
         ),
-        BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0, got 0.0"),
+        BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0 and finite, got 0.0"),
         BadInput(
             "type",
             lambda i: i | {"packed": i["packed"].data},

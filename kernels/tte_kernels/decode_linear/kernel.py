@@ -7,6 +7,7 @@ the format. Arguments are taken as checked by the door. Knows nothing of models.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,26 @@ def compile_specs() -> list[CompileSpec]:
     specs.append(_spec("w16", 16, _CONFIGS["w16", 16], swiglu=True, in_features=192))
     for format, rows in _CONFIGS:
         specs.append(_spec(format, rows, _CONFIG_FP32, swiglu=True, dtype="fp32"))
+    return specs + [dataclasses.replace(spec, gated_only=True) for spec in _further_specs()]
+
+
+def _further_specs() -> list[CompileSpec]:
+    """What other models and switches make of the same tiles: norms without SwiGLU or bias, PDL, fp16, fp32."""
+    specs = [_spec("w16", 16, _NARROW_CONFIG["w16"], norm=True, bias=False, swiglu=False)]  # Qwen3's QKV
+    for (format, rows), config in _CONFIGS.items():
+        specs.append(_spec(format, rows, config, norm=True, swiglu=False))
+        specs.append(_spec(format, rows, config, norm=True, bias=False, swiglu=False))
+        specs.append(_spec(format, rows, config, norm=True, swiglu=False, pdl=True))
+        specs.append(_spec(format, rows, config, swiglu=False, pdl=True))
+        if format != "w4a16":  # which has no code of its own for whole tiles of k
+            specs.append(_spec(format, rows, config, norm=True, swiglu=False, in_features=192))
+        if rows == 32:
+            specs.append(_spec(format, rows, config, swiglu=True, pdl=True))
+            specs.append(_spec(format, rows, config, swiglu=True, in_features=192))
+        for dtype, same in (("fp16", config), ("fp32", _CONFIG_FP32)):
+            specs.append(_spec(format, rows, same, norm=True, swiglu=False, dtype=dtype))
+            specs.append(_spec(format, rows, same, swiglu=False, dtype=dtype))
+        specs.append(_spec(format, rows, config, swiglu=True, dtype="fp16"))
     return specs
 
 
@@ -144,11 +165,12 @@ def _spec(
     *,
     swiglu: bool,
     norm: bool = False,
+    bias: bool = True,
     pdl: bool = False,
     dtype: str = "bf16",
     in_features: int = SLICES * SLICE_WIDTH,
 ) -> CompileSpec:
-    has = {"HAS_NORM": norm or swiglu, "HAS_BIAS": not swiglu, "HAS_RESIDUAL": not swiglu and not norm}
+    has = {"HAS_NORM": norm or swiglu, "HAS_BIAS": bias and not swiglu, "HAS_RESIDUAL": not swiglu and not norm}
     pointers = {
         "x_ptr": f"*{dtype}",
         "data_ptr": f"*{dtype}" if format == "w16" else "*i8",
@@ -169,7 +191,7 @@ def _spec(
     integers = ("num_rows", "columns", "in_features", "stride_xs", "stride_wo", "stride_rs")
     constexprs = _constexprs(format, rows, config, in_features, swiglu, dtype == "fp32")
     uneven = "" if constexprs.get("EVEN_I", True) else "-uneven"
-    label = "norm-swiglu" if swiglu else "norm-bias" if norm else "bias-residual"
+    label = "norm-swiglu" if swiglu else "bias-residual" if not norm else "norm-bias" if bias else "norm"
     fn = decode_linear_4bit_kernel if format == "w4a16" else decode_linear_kernel
     weight = f"{format}-{dtype}"
     return CompileSpec(
@@ -179,7 +201,9 @@ def _spec(
         constexprs=constexprs | has | {"PDL": pdl} | {name: None for name in absent},
         num_warps=config.num_warps,
         num_stages=config.num_stages,
-        streamed=True,
+        # Beside activations in fp32 an 8-bit weight is the smaller part of what a step loads: the share of wide loads
+        # would judge the activations.
+        streamed=(format, dtype) != ("w8a16", "fp32"),
         aligned=integers[1:],
         max_registers=128 if config.num_warps == 16 else 255,
     )

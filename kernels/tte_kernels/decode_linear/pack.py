@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_choice, check_tensor
+from tte_kernels._check import FLOAT_DTYPES, check_choice, check_int, check_tensor, describe
+from tte_kernels.errors import KernelTypeError
 
 __all__ = ["FORMATS", "GROUP", "PackedWeight", "pack", "unpack"]
 
@@ -58,14 +59,14 @@ class PackedWeight:
 
 
 def pack(weight: torch.Tensor, format: str = "w16") -> PackedWeight:
-    """Packs weight [O, I] (float32, float16 or bfloat16, rows may be strided).
+    """Packs weight [O, I] (float32, float16 or bfloat16, rows may be strided; I > 0).
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: not two-dimensional, or an unknown format.
+        KernelTypeError: a wrong dtype. KernelInputError: not two-dimensional, no columns, or an unknown format.
     """
     check_choice("decode_linear.pack", "format", format, FORMATS)
     check_tensor("decode_linear.pack", "weight", weight, ("O", "I"), FLOAT_DTYPES)
-    in_features = weight.shape[1]
+    in_features = check_int("decode_linear.pack", "I of weight", weight.shape[1], 1)
     if format == "w16":
         return PackedWeight(format, in_features, weight)
     if format == "w8a16":
@@ -92,7 +93,15 @@ def _pack_4bit(weight: torch.Tensor) -> PackedWeight:
 
 def unpack(packed: PackedWeight, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The weight [O, I] that the kernels compute with, in `dtype`; for w16 in fp32 or its own dtype this is
-    exact."""
+    exact.
+
+    Raises:
+        KernelTypeError: no PackedWeight. KernelInputError: an unknown format, or a dtype that is no activation's.
+    """
+    if not isinstance(packed, PackedWeight):
+        raise KernelTypeError(f"decode_linear.unpack: packed must be a PackedWeight, got {describe(packed)}.")
+    check_choice("decode_linear.unpack", "packed.format", packed.format, FORMATS)
+    check_choice("decode_linear.unpack", "dtype", dtype, FLOAT_DTYPES)
     if packed.format == "w16":
         return packed.data.to(dtype)
     assert packed.scale is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op
-from tte_kernels._inputs import cumulative, int_tensor, random_tensor, strided_rows
+from tte_kernels._inputs import as_slice, cumulative, int_tensor, random_tensor, strided_rows
 from tte_kernels.decode_attention.cases import ATTENTION_TOLERANCE, MODELS, bad_pages, pages_of, table_of
 from tte_kernels.errors import KernelInputError
 from tte_kernels.extend_attention import extend_attention
@@ -35,7 +35,7 @@ def _case(
         return {
             "q": make((tokens, heads, dim), seed, device, dtype),
             "kv_pages": pages_of(table, num_pages, kv_lens, kv_heads, dim, seed + 2, device, dtype),
-            "page_table": table,
+            "page_table": as_slice(table) if strided else table,
             "cu_seqlens": cumulative(query_lens, device),
             "kv_lens": int_tensor(kv_lens, device),
             "scale": dim**-0.5,
@@ -95,6 +95,9 @@ CASES: list[Case] = [
     _case("T33-D128-G7", ((0, 16), (100, 17)), 14, 2, 128),
     _case("T100-prefix200-G2", ((200, 100),), 2, 1, 64),
     _case("T1000-G1", ((0, 1000),), 1, 1, 32),
+    _case("T129-one-sequence", ((0, 129),), 2, 1, 32),
+    _case("T0-S2-idle", ((20, 0), (5, 0)), 2, 1, 32),
+    *(_case(f"T5-G{group}", ((60, 5),), group, 1, 32) for group in (4, 5, 6, 8)),
     *(
         _case(f"{model}-{label}", spans, *shape, tag="model")
         for model, shape in MODELS.items()
@@ -128,9 +131,9 @@ OP = Op(
         ),
         BadInput(
             "too-short",
-            lambda i: i | {"max_query_len": -1},
+            lambda i: i | {"max_query_len": 1},
             KernelInputError,
-            "max_query_len must be the longest",
+            "max_query_len must be at least the most new tokens",
         ),
     ),
 )

@@ -9,6 +9,7 @@ Arguments are taken as checked by the door.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -147,7 +148,7 @@ def launch(
     num_kv_heads = kv_pages.shape[2]
     group = num_heads // num_kv_heads
     config = _CONFIGS[head_dim, q.element_size()]
-    num_tiles = triton.cdiv(max_query_len, config.block_m // group)
+    num_tiles = triton.cdiv(min(max_query_len, num_tokens), config.block_m // group)
     extend_attention_kernel[(num_tiles, page_table.shape[0], num_kv_heads)](
         q,
         kv_pages,
@@ -176,11 +177,12 @@ def compile_specs() -> list[CompileSpec]:
     """Every head dim in bf16 and fp32 at six heads a kv head, the models' groups, and the extremes of grouping."""
     variants = [(dim, size, 6, False) for dim, size in _CONFIGS] + [(32, 2, 3, False)]
     variants += [(128, 2, group, False) for group in (1, 2, 4, 7, 8, 16)] + [(128, 2, 6, True)]
-    return [_spec(*variant) for variant in variants]
+    halves = [_spec(dim, 2, 6, False, "fp16") for dim in (32, 64, 128)]
+    return [_spec(*variant) for variant in variants] + [dataclasses.replace(spec, gated_only=True) for spec in halves]
 
 
-def _spec(head_dim: int, itemsize: int, group: int, pdl: bool) -> CompileSpec:
-    dtype, config = {2: "bf16", 4: "fp32"}[itemsize], _CONFIGS[head_dim, itemsize]
+def _spec(head_dim: int, itemsize: int, group: int, pdl: bool, half: str = "bf16") -> CompileSpec:
+    dtype, config = {2: half, 4: "fp32"}[itemsize], _CONFIGS[head_dim, itemsize]
     strides = (
         "stride_qt",
         "stride_qh",

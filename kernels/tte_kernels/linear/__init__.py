@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_tensor, require
+from tte_kernels._check import FLOAT_DTYPES, check_bool, check_tensor, describe
+from tte_kernels._launch import launcher
+from tte_kernels.errors import KernelInputError
 
 __all__ = ["launch", "linear"]
 
@@ -42,8 +44,8 @@ def linear(
         [T, O] ([T, O/2] with swiglu), dtype of x, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride or device; swiglu with an odd O, a
-            bias or a residual.
+        KernelTypeError: a wrong dtype or type. KernelInputError: a wrong shape, stride or device; swiglu with an
+            odd O, a bias or a residual.
         KernelBackendError: nothing can run it here.
     """
     check_tensor("linear", "x", x, ("T", "I"), FLOAT_DTYPES)
@@ -53,10 +55,16 @@ def linear(
         check_tensor("linear", "bias", bias, (weight.shape[0],), (x.dtype,), x.device)
     if residual is not None:
         check_tensor("linear", "residual", residual, (num_tokens, weight.shape[0]), (x.dtype,), x.device)
+    check_bool("linear", "swiglu", swiglu)
     if swiglu:
-        require(weight.shape[0] % 2 == 0, "linear", f"O must be even with swiglu, got {weight.shape[0]}.")
-        alone = bias is None and residual is None
-        require(alone, "linear", "bias and residual must be None with swiglu. Use decode_linear, or add them after it.")
+        if weight.shape[0] % 2:
+            raise KernelInputError(f"linear: O of weight must be even with swiglu, got {weight.shape[0]}.")
+        for name, added in (("bias", bias), ("residual", residual)):
+            if added is not None:
+                raise KernelInputError(
+                    f"linear: {name} must be None with swiglu, got {describe(added)}."
+                    " Use decode_linear, or add it to the result."
+                )
     return torch.ops.tte.linear(x, weight, bias, residual, swiglu)
 
 
@@ -64,9 +72,7 @@ def linear(
 def _linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None, swiglu: bool
 ) -> torch.Tensor:
-    from tte_kernels.linear.kernel import launch
-
-    return launch(x, weight, bias, residual, swiglu=swiglu)
+    return launcher("linear")(x, weight, bias, residual, swiglu=swiglu)
 
 
 @_linear.register_fake
@@ -77,10 +83,7 @@ def _(
 
 
 def __getattr__(name: str) -> Any:
-    """`launch` is the kernel's launcher, without checks or dispatcher; fetched lazily, as it imports
-    Triton."""
+    """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
-        from tte_kernels.linear.kernel import launch
-
-        return launch
+        return launcher("linear")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

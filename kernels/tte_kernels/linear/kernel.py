@@ -9,6 +9,7 @@ about the hardware, to be held by the invariance cases on it. This file does not
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -199,16 +200,24 @@ def compile_specs() -> list[CompileSpec]:
         ("bf16", TILES[1], True, False, True),
         ("bf16", SWIGLU_TILES[0], False, True, True),
     ]
-    return [_spec(*variant) for variant in variants]
+    further = [
+        *(("fp16", tile, False, False, False) for tile in TILES),
+        ("fp16", TILES[1], True, False, False),
+        ("fp16", SWIGLU_TILES[0], False, True, False),
+        ("bf16", TILES[-1], False, False, True),
+        ("bf16", TILES[-1], True, False, True),
+    ]
+    specs = [_spec(*variant) for variant in further] + [_spec("bf16", tile, *[False] * 3, even=False) for tile in TILES]
+    return [_spec(*variant) for variant in variants] + [dataclasses.replace(spec, gated_only=True) for spec in specs]
 
 
-def _spec(dtype: str, tile: Tile, epilogue: bool, swiglu: bool, pdl: bool) -> CompileSpec:
+def _spec(dtype: str, tile: Tile, epilogue: bool, swiglu: bool, pdl: bool, even: bool = True) -> CompileSpec:
     optional = ("bias_ptr", "residual_ptr")
     integers = ("num_tokens", "columns", "in_features", "stride_xt", "stride_wo", "stride_rt", "stride_yt")
     pointers = ("x_ptr", "w_ptr", "y_ptr") + (optional if epilogue else ())
-    constexprs = {"HAS_BIAS": epilogue, "HAS_RESIDUAL": epilogue, "SWIGLU": swiglu, "EVEN_I": True, "PDL": pdl}
+    constexprs = {"HAS_BIAS": epilogue, "HAS_RESIDUAL": epilogue, "SWIGLU": swiglu, "EVEN_I": even, "PDL": pdl}
     constexprs |= {"BLOCK_T": tile.block_t, "BLOCK_O": tile.block_o, "BLOCK_I": tile.block_i, "GROUP": GROUP_T}
-    flags = {"-bias-residual": epilogue, "-swiglu": swiglu, "-pdl": pdl}
+    flags = {"-bias-residual": epilogue, "-swiglu": swiglu, "-uneven": not even, "-pdl": pdl}
     suffix = "".join(name for name, flag in flags.items() if flag)
     return CompileSpec(
         name=f"linear_kernel/{dtype}-{tile.block_t}x{tile.block_o}{suffix}",

@@ -16,7 +16,17 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_choice, check_positive, check_tensor, require
+from tte_kernels._check import (
+    FLOAT_DTYPES,
+    check_choice,
+    check_int,
+    check_positive,
+    check_tensor,
+    check_values,
+    describe,
+    on_host,
+)
+from tte_kernels._launch import launcher
 from tte_kernels.errors import KernelInputError, KernelTypeError
 
 __all__ = ["launch", "pool_normalize"]
@@ -58,38 +68,40 @@ def pool_normalize(
         [S, E] float32, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype.
+        KernelTypeError: a wrong dtype or type.
         KernelInputError: a wrong shape, stride, device, dim, mode or eps; both or neither of cu_seqlens and
             rows; bounds, rows or dims outside their range where they are on the CPU.
         KernelBackendError: nothing can run it here.
     """
     op = "pool_normalize"
     check_tensor(op, "hidden", hidden, ("T", "C"), FLOAT_DTYPES)
-    width = hidden.shape[1]
-    require(0 < width <= MAX_DIM, op, f"C of hidden must be in 1..{MAX_DIM}, got {width}.")
+    width = check_int(op, "C of hidden", hidden.shape[1], 1, MAX_DIM)
     check_choice(op, "mode", mode, MODES)
     if (cu_seqlens is None) == (rows is None):
-        raise KernelInputError(f"{op}: exactly one of cu_seqlens and rows must be given.")
+        given = "neither" if rows is None else "both"
+        raise KernelInputError(f"{op}: exactly one of cu_seqlens and rows must be given, got {given}.")
     if cu_seqlens is not None:
         if isinstance(cu_seqlens, torch.Tensor) and cu_seqlens.dtype == torch.int64:
             raise KernelTypeError(
                 f"{op}: cu_seqlens must have dtype torch.int32, got torch.int64. Row indices go in rows=."
             )
         check_tensor(op, "cu_seqlens", cu_seqlens, ("S+1",), (torch.int32,), hidden.device)
-        require(cu_seqlens.shape[0] > 0, op, "cu_seqlens must have at least one element, got 0.")
+        check_int(op, "elements of cu_seqlens", cu_seqlens.shape[0], 1)
     else:
         assert rows is not None
         check_tensor(op, "rows", rows, ("S",), (torch.int64,), hidden.device)
-        require(mode == "last", op, f"mode must be 'last' with rows, got {mode!r}. Pass cu_seqlens to average.")
+        if mode != "last":
+            raise KernelInputError(f"{op}: mode must be 'last' with rows, got {mode!r}. Pass cu_seqlens to average.")
     if norm_weight is not None:
         check_tensor(op, "norm_weight", norm_weight, (width,), (hidden.dtype,), hidden.device)
-    check_positive(op, "eps", eps)
-    kept = width if dim is None else dim
-    require(1 <= kept <= width, op, f"dim must be in 1..{width}, got {kept}.")
+    eps = check_positive(op, "eps", eps)
+    kept = width if dim is None else check_int(op, "dim", dim, 1, width)
     num_vectors = _num_vectors(cu_seqlens, rows)
     if dims is not None:
         check_tensor(op, "dims", dims, (num_vectors,), (torch.int32,), hidden.device)
     flags = None
+    if not isinstance(normalize, bool | torch.Tensor):
+        raise KernelTypeError(f"{op}: normalize must be True, False or a torch.Tensor, got {describe(normalize)}.")
     if not isinstance(normalize, bool):
         check_tensor(op, "normalize", normalize, (num_vectors,), (torch.bool,), hidden.device)
         normalize, flags = True, normalize
@@ -106,25 +118,17 @@ def _num_vectors(cu_seqlens: torch.Tensor | None, rows: torch.Tensor | None) -> 
 def _check_values(
     hidden: torch.Tensor, cu_seqlens: torch.Tensor | None, rows: torch.Tensor | None, dims: torch.Tensor | None
 ) -> None:
-    """Checks bounds, rows and dims where they are on the host and reading them costs nothing."""
-    num_tokens = hidden.shape[0]
-    if dims is not None and dims.device.type == "cpu" and dims.numel():
-        least = int(dims.min())
-        require(least > 0, "pool_normalize", f"dims must be > 0, got {least}.")
-    index = cu_seqlens if rows is None else rows
-    if index is None or index.device.type != "cpu" or index.numel() == 0:
-        return
-    low, high = int(index.min()), int(index.max())
+    """Checks bounds, rows and dims, which are on the host, so that reading them costs nothing."""
+    op, num_tokens = "pool_normalize", hidden.shape[0]
+    if dims is not None:
+        check_values(op, "dims", dims, dims > 0, "> 0")
     if rows is not None:
-        require(high < num_tokens, "pool_normalize", f"rows must be below T = {num_tokens}, got {high}.")
-        return
-    require(
-        low >= 0 and high <= num_tokens,
-        "pool_normalize",
-        f"cu_seqlens must stay within 0..T = {num_tokens}, got {low}..{high}.",
-    )
-    shortest = int(index.diff().min()) if index.numel() > 1 else 1
-    require(shortest > 0, "pool_normalize", f"every sequence must have at least 1 token, got one of {shortest}.")
+        check_values(op, "rows", rows, rows < num_tokens, f"below T = {num_tokens}")
+    if cu_seqlens is not None:
+        inside = (cu_seqlens >= 0) & (cu_seqlens <= num_tokens)
+        check_values(op, "cu_seqlens", cu_seqlens, inside, f"within 0..T = {num_tokens}")
+        lengths = cu_seqlens.diff()
+        check_values(op, "tokens of a sequence", lengths, lengths > 0, "at least 1")
 
 
 @torch.library.custom_op("tte::pool_normalize", mutates_args=())
@@ -140,10 +144,9 @@ def _pool_normalize(
     normalize: bool,
     flags: torch.Tensor | None,
 ) -> torch.Tensor:
-    from tte_kernels.pool_normalize.kernel import launch
-
-    _check_values(hidden, cu_seqlens, rows, dims)
-    return launch(
+    if on_host(hidden):
+        _check_values(hidden, cu_seqlens, rows, dims)
+    return launcher("pool_normalize")(
         hidden,
         cu_seqlens,
         rows=rows,
@@ -175,7 +178,5 @@ def _(
 def __getattr__(name: str) -> Any:
     """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
-        from tte_kernels.pool_normalize.kernel import launch
-
-        return launch
+        return launcher("pool_normalize")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

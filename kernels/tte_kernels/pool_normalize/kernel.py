@@ -163,21 +163,31 @@ def compile_specs() -> list[CompileSpec]:
         "rows": (True, False, True, True, False),
         "rows-pdl": (True, False, True, True, True),
         "last": (False, False, True, True, False),
+        "last-pdl": (False, False, True, True, True),
         "mean": (False, True, True, True, False),
         "last-plain": (False, False, False, False, False),
     }
+    further = [(dtype, name) for dtype in ("fp16", "fp32") for name in ("rows", "mean")]
     return [
-        _spec(f"C{block_c}-{name}", block_c, config, *variant)
+        _spec(f"{dtype}-C{block_c}-{name}", dtype, block_c, config, *variants[name])
         for block_c, config in _CONFIGS.items()
-        for name, variant in variants.items()
+        for dtype, name in [("bf16", name) for name in variants] + further
     ]
 
 
 def _spec(
-    name: str, block_c: int, config: _Config, rows: bool, mean: bool, has_norm: bool, normalize: bool, pdl: bool
+    name: str,
+    dtype: str,
+    block_c: int,
+    config: _Config,
+    rows: bool,
+    mean: bool,
+    has_norm: bool,
+    normalize: bool,
+    pdl: bool,
 ) -> CompileSpec:
-    pointers = {"hidden_ptr": "*bf16", "index_ptr": "*i64" if rows else "*i32", "out_ptr": "*fp32"}
-    pointers |= {"weight_ptr": "*bf16"} if has_norm else {}
+    pointers = {"hidden_ptr": f"*{dtype}", "index_ptr": "*i64" if rows else "*i32", "out_ptr": "*fp32"}
+    pointers |= {"weight_ptr": f"*{dtype}"} if has_norm else {}
     pointers |= {"dims_ptr": "*i32", "flags_ptr": "*i1"} if normalize else {}
     absent = [name for name in ("weight_ptr", "dims_ptr", "flags_ptr") if name not in pointers]
     constexprs = {"ROWS": rows, "MEAN": mean, "HAS_NORM": has_norm, "BLOCK_C": block_c, "PDL": pdl}
@@ -193,4 +203,5 @@ def _spec(
         aligned=("stride_ht", "C", "E"),
         max_registers=128,
         loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
+        gated_only=dtype != "bf16" or name.endswith("last-pdl"),
     )

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_positive, check_tensor, require
+from tte_kernels._check import FLOAT_DTYPES, check_int, check_positive, check_tensor
+from tte_kernels._launch import launcher
 
 __all__ = ["launch", "rms_norm"]
 
@@ -38,15 +39,15 @@ def rms_norm(
         residual.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape, stride, device, C or eps.
+        KernelTypeError: a wrong dtype or type. KernelInputError: a wrong shape, stride, device, C or eps.
         KernelBackendError: nothing can run it here.
     """
     check_tensor("rms_norm", "x", x, ("T", "C"), FLOAT_DTYPES)
     check_tensor("rms_norm", "weight", weight, (x.shape[1],), (x.dtype,), x.device)
     if residual is not None:
         check_tensor("rms_norm", "residual", residual, tuple(x.shape), (x.dtype,), x.device)
-    require(0 < x.shape[1] <= MAX_DIM, "rms_norm", f"C of x must be in 1..{MAX_DIM}, got {x.shape[1]}.")
-    check_positive("rms_norm", "eps", eps)
+    check_int("rms_norm", "C of x", x.shape[1], 1, MAX_DIM)
+    eps = check_positive("rms_norm", "eps", eps)
     if residual is None:
         return torch.ops.tte.rms_norm(x, weight, eps), x
     y, residual_out = torch.ops.tte.add_rms_norm(x, weight, eps, residual)
@@ -55,9 +56,7 @@ def rms_norm(
 
 @torch.library.custom_op("tte::rms_norm", mutates_args=())
 def _rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    from tte_kernels.rms_norm.kernel import launch
-
-    return launch(x, weight, eps)[0]
+    return launcher("rms_norm")(x, weight, eps)[0]
 
 
 @_rms_norm.register_fake
@@ -69,9 +68,7 @@ def _(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def _add_rms_norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from tte_kernels.rms_norm.kernel import launch
-
-    return launch(x, weight, eps, residual)
+    return launcher("rms_norm")(x, weight, eps, residual)
 
 
 @_add_rms_norm.register_fake
@@ -82,7 +79,5 @@ def _(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor)
 def __getattr__(name: str) -> Any:
     """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
-        from tte_kernels.rms_norm.kernel import launch
-
-        return launch
+        return launcher("rms_norm")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -116,7 +116,7 @@ OP = Op(
         ),
         BadInput("stride", lambda i: i | {"x": i["x"].T.contiguous().T}, KernelInputError, "contiguous in its last"),
         BadInput("device", lambda i: i | {"weight": i["weight"].to("meta")}, KernelInputError, "weight must be on"),
-        BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0, got 0.0"),
+        BadInput("eps", lambda i: i | {"eps": 0.0}, KernelInputError, "eps must be > 0 and finite, got 0.0"),
         BadInput("type", lambda i: i | {"x": [1.0]}, KernelTypeError, "x must be a torch.Tensor, got list"),
     ),
 )

@@ -100,17 +100,13 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every row width of the table, with and without residual."""
+    """Every row width of the table, with and without residual; other dtypes with one, as layers have it."""
     return [
         CompileSpec(
-            name=f"rms_norm_kernel/C{block_c}{'-residual' if has_residual else ''}{'-pdl' if pdl else ''}",
+            name=f"rms_norm_kernel/{dtype}-C{block_c}{'-residual' if has_residual else ''}{'-pdl' if pdl else ''}",
             fn=rms_norm_kernel,
             signature={
-                "x_ptr": "*bf16",
-                "residual_ptr": "*bf16",
-                "weight_ptr": "*bf16",
-                "y_ptr": "*bf16",
-                "residual_out_ptr": "*bf16",
+                **dict.fromkeys(("x_ptr", "residual_ptr", "weight_ptr", "y_ptr", "residual_out_ptr"), f"*{dtype}"),
                 "stride_xt": "i32",
                 "stride_rt": "i32",
                 "C": "i32",
@@ -123,7 +119,14 @@ def compile_specs() -> list[CompileSpec]:
             aligned=("stride_xt", "stride_rt", "C"),
             max_registers=128,
             loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
+            gated_only=dtype != "bf16",
         )
         for block_c, config in _CONFIGS.items()
-        for has_residual, pdl in ((False, False), (True, False), (True, True))
+        for dtype, has_residual, pdl in (
+            ("bf16", False, False),
+            ("bf16", True, False),
+            ("bf16", True, True),
+            ("fp16", True, False),
+            ("fp32", True, False),
+        )
     ]

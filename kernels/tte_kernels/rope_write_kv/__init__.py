@@ -16,7 +16,18 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_pages, check_positive, check_tensor, require
+from tte_kernels._check import (
+    FLOAT_DTYPES,
+    check_int,
+    check_pages,
+    check_positive,
+    check_tensor,
+    check_values,
+    describe,
+    on_host,
+)
+from tte_kernels._launch import launcher
+from tte_kernels.errors import KernelInputError
 
 __all__ = ["launch", "rope_write_kv"]
 
@@ -38,9 +49,10 @@ def rope_write_kv(
     Args:
         qkv: [T, (H + 2K) * D] float32, float16 or bfloat16; rows may be strided.
         cos, sin: [T, D/2] float32; rows may be strided.
-        kv_pages: [2, N, K, 16, D], dtype of qkv, written: index 0 keys, 1 values. D is 32, 64 or 128.
-        slots: [T] int64, each in 0..N*16-1 (not checked: the values stay on the device). Several tokens may
-            share a slot of the scratch page 0; which of them stays there is undefined.
+        kv_pages: [2, N, K, 16, D], dtype of qkv, written: index 0 keys, 1 values. N > 0; D is 32, 64 or
+            128.
+        slots: [T] int64, each in 0..N*16-1 (checked where all tensors are on the CPU; reading them would wait for a
+            GPU). Several tokens may share a slot of the scratch page 0; which of them stays there is undefined.
         num_heads: H.
         q_norm, k_norm: [D], dtype of qkv; both or neither.
         eps: of the QK-norm; > 0.
@@ -49,27 +61,27 @@ def rope_write_kv(
         q [T, H, D], dtype of qkv, contiguous.
 
     Raises:
-        KernelTypeError: a wrong dtype.
-        KernelInputError: a wrong shape, stride, device, head dim or eps, or one norm without the other.
+        KernelTypeError: a wrong dtype or type.
+        KernelInputError: a wrong shape, stride, device, head dim, eps or slot, or one norm without the other.
         KernelBackendError: nothing can run it here.
     """
     check_tensor("rope_write_kv", "qkv", qkv, ("T", "(H+2K)*D"), FLOAT_DTYPES)
     num_kv_heads, head_dim = check_pages("rope_write_kv", kv_pages, qkv.dtype, qkv.device)
-    require(num_heads > 0, "rope_write_kv", f"num_heads must be > 0, got {num_heads}.")
+    num_heads = check_int("rope_write_kv", "num_heads", num_heads, 1)
     num_tokens, width = qkv.shape[0], (num_heads + 2 * num_kv_heads) * head_dim
     check_tensor("rope_write_kv", "qkv", qkv, ("T", width), FLOAT_DTYPES)
     for name, table in (("cos", cos), ("sin", sin)):
         check_tensor("rope_write_kv", name, table, (num_tokens, head_dim // 2), (torch.float32,), qkv.device)
     check_tensor("rope_write_kv", "slots", slots, (num_tokens,), (torch.int64,), qkv.device)
-    require(
-        (q_norm is None) == (k_norm is None),
-        "rope_write_kv",
-        "q_norm and k_norm must both be given or both be None.",
-    )
+    if (q_norm is None) != (k_norm is None):
+        raise KernelInputError(
+            "rope_write_kv: q_norm and k_norm must both be given or both be None, got"
+            f" {describe(q_norm)} and {describe(k_norm)}."
+        )
     for name, weight in (("q_norm", q_norm), ("k_norm", k_norm)):
         if weight is not None:
             check_tensor("rope_write_kv", name, weight, (head_dim,), (qkv.dtype,), qkv.device)
-    check_positive("rope_write_kv", "eps", eps)
+    eps = check_positive("rope_write_kv", "eps", eps)
     q: torch.Tensor = torch.ops.tte.rope_write_kv(qkv, cos, sin, kv_pages, slots, num_heads, q_norm, k_norm, eps)
     return q
 
@@ -86,9 +98,12 @@ def _rope_write_kv(
     k_norm: torch.Tensor | None,
     eps: float,
 ) -> torch.Tensor:
-    from tte_kernels.rope_write_kv.kernel import launch
-
-    return launch(qkv, cos, sin, kv_pages, slots, num_heads=num_heads, q_norm=q_norm, k_norm=k_norm, eps=eps)
+    if on_host(kv_pages, slots):
+        most = kv_pages.shape[1] * kv_pages.shape[3] - 1
+        check_values("rope_write_kv", "slots", slots, (slots >= 0) & (slots <= most), f"in 0..N*16-1 = {most}")
+    return launcher("rope_write_kv")(
+        qkv, cos, sin, kv_pages, slots, num_heads=num_heads, q_norm=q_norm, k_norm=k_norm, eps=eps
+    )
 
 
 @_rope_write_kv.register_fake
@@ -109,7 +124,5 @@ def _(
 def __getattr__(name: str) -> Any:
     """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
-        from tte_kernels.rope_write_kv.kernel import launch
-
-        return launch
+        return launcher("rope_write_kv")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import random_tensor, strided_rows
+from tte_kernels._inputs import as_slice, index_device, random_tensor, strided_rows
 from tte_kernels.errors import KernelInputError, KernelTypeError
 from tte_kernels.rope_write_kv import rope_write_kv
 from tte_kernels.rope_write_kv.reference import rope_write_kv as reference
@@ -35,10 +35,10 @@ def _case(
         weights = [1 + 0.1 * random_tensor((dim,), seed + n, device, dtype) for n in (3, 4)] if norm else [None, None]
         return {
             "qkv": make((tokens, (heads + 2 * kv_heads) * dim), seed, device, dtype),
-            "cos": angles.cos(),
-            "sin": angles.sin(),
+            "cos": as_slice(angles.cos()) if strided else angles.cos(),
+            "sin": as_slice(angles.sin()) if strided else angles.sin(),
             "kv_pages": random_tensor((2, pages, kv_heads, 16, dim), seed + 5, device, dtype),
-            "slots": order.to(device),
+            "slots": order.to(index_device(device)),
             "num_heads": heads,
             "q_norm": weights[0],
             "k_norm": weights[1],
@@ -126,7 +126,7 @@ OP = Op(
         BadInput("dtype-cos", lambda i: i | {"cos": i["cos"].half()}, KernelTypeError, "cos must have dtype"),
         BadInput("shape-qkv", lambda i: i | {"qkv": i["qkv"][:, 1:]}, KernelInputError, "qkv must have shape"),
         BadInput("shape-sin", lambda i: i | {"sin": i["sin"][:, :-1]}, KernelInputError, "sin must have shape"),
-        BadInput("heads", lambda i: i | {"num_heads": 0}, KernelInputError, "num_heads must be > 0, got 0"),
+        BadInput("heads", lambda i: i | {"num_heads": 0}, KernelInputError, "num_heads must be >= 1, got 0"),
         BadInput(
             "head-dim",
             lambda i: i | {"kv_pages": i["kv_pages"][..., :16]},

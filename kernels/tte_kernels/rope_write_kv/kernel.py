@@ -157,11 +157,10 @@ _SHIPPED = {  # model -> H, K, D, QK-norm
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every model's heads, with and without programmatic dependent launch."""
+    """Every model's heads in bf16, with and without programmatic dependent launch; four of them in other dtypes."""
     pointers = ("qkv_ptr", "q_norm_ptr", "k_norm_ptr", "q_ptr", "kv_ptr")
     strides = tuple(name for name in rope_write_kv_kernel.arg_names if name.startswith("stride_"))
     signature = {
-        **dict.fromkeys(pointers, "*bf16"),
         **dict.fromkeys(("cos_ptr", "sin_ptr"), "*fp32"),
         "slots_ptr": "*i64",
         **dict.fromkeys(strides, "i32"),
@@ -170,9 +169,9 @@ def compile_specs() -> list[CompileSpec]:
     }
     return [
         CompileSpec(
-            name=f"rope_write_kv_kernel/{model}{'-pdl' if pdl else ''}",
+            name=f"rope_write_kv_kernel/{model}{'' if dtype == 'bf16' else f'-{dtype}'}{'-pdl' if pdl else ''}",
             fn=rope_write_kv_kernel,
-            signature=signature,
+            signature=dict.fromkeys(pointers, f"*{dtype}") | signature,
             constexprs={
                 "NUM_HEADS": heads,
                 "NUM_KV_HEADS": kv_heads,
@@ -186,7 +185,9 @@ def compile_specs() -> list[CompileSpec]:
             streamed=True,
             aligned=strides,
             max_registers=128,
+            gated_only=dtype != "bf16",
         )
         for model, (heads, kv_heads, dim, has_norm) in _SHIPPED.items()
-        for pdl in (False, True)
+        for dtype, pdl in (("bf16", False), ("bf16", True), ("fp16", False), ("fp32", False))
+        if dtype == "bf16" or model in ("tte_tiny", "head64", "qwen2vl_7b", "qwen3vl_4b_8b")
     ]

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from tte_kernels._check import FLOAT_DTYPES, check_packed, check_tensor, require
+from tte_kernels._check import FLOAT_DTYPES, check_int, check_packed, check_tensor, check_values, on_host
+from tte_kernels._launch import launcher
 from tte_kernels.sample.reference import sample_logits as _sample_logits
 
 __all__ = ["launch", "sample", "sample_logits"]
@@ -45,15 +46,16 @@ def sample(
         [S] int64.
 
     Raises:
-        KernelTypeError: a wrong dtype.
-        KernelInputError: a wrong shape, stride or device, or an empty vocabulary.
+        KernelTypeError: a wrong dtype or type.
+        KernelInputError: a wrong shape, stride or device, or an empty vocabulary; a temperature that is negative or
+            NaN, where it is on the CPU.
         KernelBackendError: nothing can run it here.
     """
     check_tensor("sample", "hidden", hidden, ("S", "C"), FLOAT_DTYPES)
     check_tensor("sample", "weight", weight, ("V", hidden.shape[1]), (hidden.dtype,), hidden.device)
     check_packed("sample", "weight", weight)
-    require(0 < weight.shape[0] < 1 << 31, "sample", f"V of weight must be in 1..2^31-1, got {weight.shape[0]}.")
-    require(weight.shape[1] > 0, "sample", "C of weight must be > 0, got 0.")
+    check_int("sample", "V of weight", weight.shape[0], 1, 2**31 - 1)
+    check_int("sample", "C of weight", weight.shape[1], 1)
     _check_draws("sample", hidden, temperature, seed, position, trace_index)
     ids: torch.Tensor = torch.ops.tte.sample(hidden, weight, temperature, seed, position, trace_index)
     return ids
@@ -73,7 +75,7 @@ def sample_logits(
     Args:
         logits: [S, V] float32, float16 or bfloat16.
         temperature, seed, position, trace_index: as for `sample`.
-        top_k: [S] int64, tokens kept; 0 keeps all. Ties at the border go to the lowest id, exactly k are
+        top_k: [S] int64, >= 0, tokens kept; 0 keeps all. Ties at the border go to the lowest id, exactly k are
             kept.
         top_p: [S] float32 in (0, 1]: of those, the fewest most probable tokens whose probabilities (after
             temperature and top-k) sum to at least top_p; 1 keeps all.
@@ -82,13 +84,19 @@ def sample_logits(
         [S] int64.
 
     Raises:
-        KernelTypeError: a wrong dtype. KernelInputError: a wrong shape or device, or an empty vocabulary.
+        KernelTypeError: a wrong dtype or type.
+        KernelInputError: a wrong shape or device, or an empty vocabulary; a temperature, top_k or top_p outside its
+            range, where it is on the CPU.
     """
     check_tensor("sample_logits", "logits", logits, ("S", "V"), FLOAT_DTYPES)
-    require(logits.shape[1] > 0, "sample_logits", "V of logits must be > 0, got 0.")
+    check_int("sample_logits", "V of logits", logits.shape[1], 1)
     _check_draws("sample_logits", logits, temperature, seed, position, trace_index)
     for name, tensor, dtype in (("top_k", top_k, torch.int64), ("top_p", top_p, torch.float32)):
         check_tensor("sample_logits", name, tensor, (logits.shape[0],), (dtype,), logits.device)
+    if on_host(logits):
+        _check_temperature("sample_logits", temperature)
+        check_values("sample_logits", "top_k", top_k, top_k >= 0, ">= 0")
+        check_values("sample_logits", "top_p", top_p, (top_p > 0) & (top_p <= 1), "in (0, 1]")
     return _sample_logits(logits, temperature, seed, position, trace_index, top_k, top_p)
 
 
@@ -107,6 +115,11 @@ def _check_draws(
         check_tensor(op, name, tensor, (num_rows,), (torch.int64,), rows.device)
 
 
+def _check_temperature(op: str, temperature: torch.Tensor) -> None:
+    """A negative one would be greedy in the kernel and a draw in the reference."""
+    check_values(op, "temperature", temperature, temperature >= 0, ">= 0")
+
+
 @torch.library.custom_op("tte::sample", mutates_args=())
 def _sample(
     hidden: torch.Tensor,
@@ -116,9 +129,9 @@ def _sample(
     position: torch.Tensor,
     trace_index: torch.Tensor,
 ) -> torch.Tensor:
-    from tte_kernels.sample.kernel import launch
-
-    return launch(hidden, weight, temperature, seed, position, trace_index)
+    if on_host(temperature):
+        _check_temperature("sample", temperature)
+    return launcher("sample")(hidden, weight, temperature, seed, position, trace_index)
 
 
 @_sample.register_fake
@@ -136,7 +149,5 @@ def _(
 def __getattr__(name: str) -> Any:
     """`launch` is the kernel's launcher: no checks, no dispatcher. Fetched lazily, as it imports Triton."""
     if name == "launch":
-        from tte_kernels.sample.kernel import launch
-
-        return launch
+        return launcher("sample")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

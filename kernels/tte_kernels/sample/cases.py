@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from tte_kernels._case import BadInput, Case, Inputs, Op, Tolerance
-from tte_kernels._inputs import random_tensor, strided_rows
+from tte_kernels._inputs import index_device, random_tensor, strided_rows
 from tte_kernels.errors import KernelInputError, KernelTypeError
 from tte_kernels.sample import sample
 from tte_kernels.sample.reference import sample as reference
@@ -36,10 +36,10 @@ def _case(
         return {
             "hidden": make((rows, dim), seed, device, dtype),
             "weight": random_tensor((vocabulary, dim), seed + 1, device, dtype, scale=4 * dim**-0.5),
-            "temperature": temperature.to(device),
-            "seed": torch.randint(-(2**62), 2**62, (rows,), generator=draw).to(device),
-            "position": torch.randint(0, 2**32, (rows,), generator=draw).to(device),
-            "trace_index": torch.arange(rows, device=device),
+            "temperature": temperature.to(index_device(device)),
+            "seed": torch.randint(-(2**62), 2**62, (rows,), generator=draw).to(index_device(device)),
+            "position": torch.randint(0, 2**32, (rows,), generator=draw).to(index_device(device)),
+            "trace_index": torch.arange(rows, device=index_device(device)),
         }
 
     return Case(
@@ -77,6 +77,7 @@ CASES: list[Case] = [
     _case("S1-drawn", 1, 192, 1000, greedy="none"),
     _case("S63-mixed", 63, 64, 129),
     _case("S129-mixed-strided", 129, 100, 127, strided=True),
+    _case("S127-V65-mixed", 127, 16, 65),
     _case("S5-V1", 5, 8, 1),
     _case("S17-V63", 17, 33, 63, greedy="none"),
     *(
