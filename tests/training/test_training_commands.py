@@ -122,6 +122,14 @@ def test_what_is_refused_at_the_door(base: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists(), "what is refused leaves nothing behind"
 
 
+def test_a_run_that_diverges_is_no_result(base: Path, tmp_path: Path) -> None:
+    data, out = make_data(tmp_path / "data", pictures=False), tmp_path / "out"
+    far = ("--batch-size", 2, "--mini-batch", 2, "--learning-rate", 1e30, "--save-every", 1, "--device", "cpu")
+    done = tte("train", "embedder", "--base", base, "--data", data, "--out", out, *far)
+    assert (done.exit_code, done.stdout) == (2, "") and "lower learning rate, in another folder" in done.stderr
+    assert sorted(one.name for one in out.iterdir()) == ["run", "training.json"]
+
+
 def test_an_interrupted_run_goes_on(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data(tmp_path / "data", pictures=True)
     options = Options(epochs=2, batch_size=4, mini_batch=2, learning_rate=1e-3, save_every=2, device="cpu", lora=(4, 8))

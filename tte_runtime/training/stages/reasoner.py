@@ -33,7 +33,7 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
 
     Raises:
         DatasetError: a line is wrong, or none has a trace. OptionError: `out` is of another run. CheckpointError,
-        RecipeError: the base cannot be trained so.
+        RecipeError: the base cannot be trained so. TrainingError: the run diverged.
     """
     if options.batch_size % options.mini_batch:
         raise OptionError(
