@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from tte_runtime.errors import TrainingError
+from tte_runtime.errors import OptionError, TrainingError
 from tte_runtime.training.finite import REMEDY, check_finite
 
 MAX_GRADIENT_NORM = 1.0
@@ -30,6 +30,12 @@ MAX_GRADIENT_NORM = 1.0
 def say(text: str) -> None:
     """One line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def check_seed(seed: int) -> None:
+    """Let only a seed pass that every generator of random numbers takes; raises OptionError."""
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"seed must be in 0..{2**32 - 1}, got {seed}.")
 
 
 def in_words(figures: Mapping[str, float]) -> str:

@@ -135,7 +135,7 @@ def _rows(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         yield from _parquet_rows(file, columns)
         return
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its byte order
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file} cannot be read: {error}. Download it again.") from error
     if file.suffix == ".json" and text.lstrip().startswith("["):
