@@ -143,9 +143,9 @@ def test_items_that_cannot_be_fed_are_named_before_the_first_step(base: Path, tm
     inline = "data:image/png;base64," + base64.b64encode(b"none").decode()
     out = tmp_path / "out"
     for item, said in (
-        ({"text": "word " * 5000}, "makes 5"),
-        ({"text": "a", "trace": "word " * 5000}, "makes 5"),
-        ({"text": "a", "images": ["1.png"] * 3000}, "makes "),
+        ({"text": "word " * 5000}, "and the model takes 512. Shorten it"),
+        ({"text": "a", "trace": "word " * 5000}, "and the model takes 512. Shorten it"),
+        ({"text": "a", "images": ["1.png"] * 3000}, "and the model takes 512. Shorten it"),
         ({"image": "slender.png"}, "a picture of 40 x 9000 pixels cannot be used"),
         ({"image": "cut.png"}, "cut.png' cannot be read"),
         ({"image": "none.png"}, "none.png' cannot be read"),

@@ -123,7 +123,7 @@ def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
         ("epochs", 0, "epochs must be > 0"),
         ("epochs", float("inf"), "at most 10000, got inf"),
         ("epochs", float("nan"), "at most 10000, got nan"),
-        ("epochs", 1e12, "at most 10000, got 1e"),
+        ("epochs", 1e12, "at most 10000, got 1000000000000"),
         ("learning_rate", float("inf"), "learning_rate must be > 0 and finite, got inf"),
         ("warmup", 1.5, "warmup must be a share"),
         ("seed", -1, r"seed must be in 0\.\.4294967295, got -1"),
@@ -165,7 +165,7 @@ def test_the_exported_scenes_are_training_data(tmp_path: Path) -> None:
         ('{"query": "a", "positive": "b", "id": ["\\ud83d"]}', r"id: .* has half a surrogate pair"),
         (
             '{"query": "a", "positive": "b", "negatives": ["c", {"text": "b", "trace": "d"}]}',
-            r"negative 2 is the positive of the line, and would be right and wrong\. Remove it",
+            r"negative 2 is the line's positive too, and would be right and wrong\. Remove it",
         ),
     ],
 )
@@ -179,9 +179,7 @@ def test_what_would_fail_later_is_named_when_it_is_read(tmp_path: Path, line: st
 def test_a_line_with_fewer_negatives_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     examples = [example("q", "d", "a", "b"), example("r", "e")]
     assert num_negatives(examples, None) == 0
-    assert "line 1 has 0 negatives, so every query is held against 0, though others have up to 2" in (
-        capsys.readouterr().err
-    )
+    assert "line 1 has 0 negatives, so every query is held against 0; others have up to 2" in (capsys.readouterr().err)
     assert num_negatives(examples, 0) == 0 and num_negatives(examples[:1], None) == 2
     assert capsys.readouterr().err == ""
 

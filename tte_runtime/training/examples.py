@@ -127,9 +127,7 @@ def _example(file: Path, number: int, line: bytes, positives: bool) -> Example:
     wrong = tuple(entry(item, "document", f"negative {i}") for i, item in enumerate(negatives, start=1))
     for negative in wrong:
         if positive is not None and negative.content == positive.content:
-            raise DatasetError(
-                f"{negative.place} is the positive of the line, and would be right and wrong. Remove it."
-            )
+            raise DatasetError(f"{negative.place} is the line's positive too, and would be right and wrong. Remove it.")
     return Example(query, positive, wrong, raw)
 
 

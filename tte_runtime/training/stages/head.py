@@ -55,7 +55,8 @@ def train_head(
 
     Raises:
         DatasetError: a line is wrong, or there are too few. OptionError: `out` is of another run, or the backbone has
-        no such layer. TrainingError: the run diverged. CheckpointError, RecipeError: the base cannot be trained so, or no head is of such sizes.
+        no such layer. CheckpointError, RecipeError: the base cannot be trained so, or no head is of such sizes.
+        TrainingError: the run diverged.
     """
     more = {"kind": kind, "sizes": dict(sizes or {}), "tap": tap_layer, "recipe": recipe, "negatives": negatives}
     folder = Folder.of(out, "head", base, data, options, **more)

@@ -184,9 +184,7 @@ def num_negatives(examples: Sequence[Example], wanted: int | None) -> int:
     if wanted is None:
         most = max(len(example.negatives) for example in examples)
         if found < most:
-            say(
-                f"{line} has {found} negatives, so every query is held against {found}, though others have up to {most}"
-            )
+            say(f"{line} has {found} negatives, so every query is held against {found}; others have up to {most}")
         return found
     if wanted > found:
         raise DatasetError(f"{line} has {found} negatives, and {wanted} are asked for. Add some, or ask for fewer.")
