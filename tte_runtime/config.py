@@ -143,7 +143,7 @@ class EngineConfig:
         Raises:
             OptionError: the device is unknown or absent, or the cache cannot hold one context.
         """
-        device = _resolve_device(self.device)
+        device = resolve_device(self.device)
         on_gpu = device.startswith("cuda")
         dtype = self.dtype if self.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
         context = min(model_context, 32_768) if self.max_context == "auto" else self.max_context
@@ -237,7 +237,8 @@ def _resolve_weights(weights: str, kernels: str, on_gpu: bool) -> str:
     return weights
 
 
-def _resolve_device(device: str) -> str:
+def resolve_device(device: str) -> str:
+    """The device that is meant, "auto" made a fact; raises OptionError where it is unknown or not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

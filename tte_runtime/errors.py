@@ -17,6 +17,7 @@
     ├── MissingExtraError  an optional dependency is not installed               (ImportError)
     ├── ReasonerError      a remote reasoner cannot be reached, failed, or answered nonsense (RuntimeError)
     ├── EngineError        the engine failed while it worked on a request        (RuntimeError)
+    ├── TrainingError      a training run diverged: its loss or its weights are no numbers   (RuntimeError)
     └── BatchError         some requests of a batch failed; carries the results of the others
 
 This file knows nothing of torch, models or requests.
@@ -94,6 +95,10 @@ class ReasonerError(TteError, RuntimeError):
 
 class EngineError(TteError, RuntimeError):
     """The engine failed while working on a request; other requests are not touched."""
+
+
+class TrainingError(TteError, RuntimeError):
+    """A training run diverged: its loss or its weights are NaN or infinite. What was saved before is kept."""
 
 
 class BatchError(TteError):

@@ -25,6 +25,7 @@ from tte_runtime.training.contests import Item
 from tte_runtime.training.tokens import Encoder
 from tte_runtime.training.vision import patches_of, shrink, tower_features
 
+ARMS_OF_A_CLONE = Path(__file__).parents[2] / "benchmarks" / "arms"
 BOARD = Scene.parse("a1 cat b2 pizza d4 car")
 TRACE = "<think> b2 pizza </think> pizza"
 
@@ -108,6 +109,28 @@ def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
     damaged.write_bytes(b"no zip")
     with pytest.raises(CheckpointError, match="cannot be read"):
         assemble(tmp_path / "arms", 0, "direct", tmp_path / "x")
+
+
+@pytest.mark.parametrize(("arm", "seed"), [("direct", 0), ("qformer", 0), ("decoder_layers", 1)])
+def test_a_file_of_other_weights_is_no_arm(arm: str, seed: int, tmp_path: Path) -> None:
+    good, place = ARMS_OF_A_CLONE / f"seed{seed}" / f"{arm}.npz", tmp_path / f"seed{seed}" / f"{arm}.npz"
+    state = read_arm(good)
+    name = min(state)
+    for damaged, told in (
+        ({"foreign": torch.ones(2, 2)}, "the first is 'embed_tokens.weight'|the first is 'foreign'"),
+        ({**state, "foreign": torch.ones(2)}, r"1 of .* 'foreign': there is \[2\], and there must be nothing"),
+        ({key: value for key, value in state.items() if key != name}, f"'{name}': there is nothing, and there must"),
+        ({**state, name: state[name][:-1]}, f"1 of .* '{name}': there is "),
+    ):
+        write_arm(place, damaged)
+        with pytest.raises(CheckpointError, match=f"is damaged: .*{told}"):
+            assemble(tmp_path, seed, arm, tmp_path / "out")
+
+
+def test_other_folders_are_no_seeds(tmp_path: Path) -> None:
+    for name in ("seedX", "seed01", "seed", "seed12", "seed3"):
+        (tmp_path / name).mkdir()
+    assert seeds(tmp_path) == [3, 12]
 
 
 def test_looped_layers_stand_behind_each_other(folder: Path, tmp_path: Path) -> None:

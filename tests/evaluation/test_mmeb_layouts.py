@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mmeb_data import Rows, draw, draw_frames, small_mmeb, write_rows
 from pyarrow import parquet
 
 from tte_runtime.evaluation.mmeb.catalogue import DATASETS, own
+from tte_runtime.evaluation.mmeb.files import read_rows
 from tte_runtime.evaluation.mmeb.load import PARSERS, choose_datasets, read_task
 from tte_runtime.evaluation.mmeb.tasks import Request
 from tte_runtime.evaluation.mmeb.videos import ANSWER, MVBENCH
@@ -224,6 +226,12 @@ def test_the_readme_says_which_files_are_whose(tmp_path: Path) -> None:
     head = "configs:\n- config_name: default\n  data_files:\n  - split: test\n    path: elsewhere/all*"
     (repo / "README.md").write_text(f"---\n{head}\n---\n# DiDeMo\n")
     assert read_task(tmp_path, DATASETS["DiDeMo"]).queries[0].request.text == "cat"
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    file = write_rows(tmp_path, [{"query": "cat"}])
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    assert [row.text("query") for row in read_rows([file])] == ["cat"]
 
 
 def test_what_a_folder_has_is_found_in_the_order_of_the_leaderboard(tmp_path: Path) -> None:

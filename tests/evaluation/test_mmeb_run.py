@@ -204,9 +204,15 @@ def no_rows(data: Path) -> None:
     (data / IMAGES / "HatefulMemes/test-00000-of-00001.jsonl").write_text("\n")
 
 
+def half_a_character(data: Path) -> None:
+    file = data / IMAGES / "HatefulMemes/test-00000-of-00001.jsonl"
+    file.write_text(file.read_text().replace('"cat", "dog", "car"', '"cat\\ud83d"'))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (half_a_character, r"line 1: 'tgt_text' has half a surrogate pair, .* in 'cat\\ud83d'\. Remove it"),
         (broken_line, r"jsonl, line 4 is no JSON \(.*\)\. Download the file again"),
         (no_column, r"line 1 has no column 'tgt_text', only 'qry_text'.*docs/evaluation\.md"),
         (wrong_type, r"'tgt_text' must be a list of texts with at least one, got 'cat'"),

@@ -19,7 +19,7 @@ from tte_runtime.evaluation.arms import assemble
 from tte_runtime.evaluation.scenes_table.asking import Scenes
 from tte_runtime.evaluation.scenes_table.report import report
 from tte_runtime.evaluation.scenes_table.rows import json_of
-from tte_runtime.evaluation.scenes_table.run import Plan, run_seed
+from tte_runtime.evaluation.scenes_table.run import Plan, SeedResult, run_seed
 from tte_runtime.evaluation.scenes_table.summary import Summary
 from tte_runtime.evaluation.scenes_table.systems import choose_probes
 
@@ -86,6 +86,12 @@ def test_the_report_says_what_each_row_is(summary: Summary) -> None:
     for heading in ("Hit@1, %", "Hit@1 by kind, %", "One step more", "What a question costs", "Hit@1 over", "Controls"):
         assert f"## {heading}" in text
     assert "points more than" not in text  # neither of the two that rows are held against is there
+
+
+def test_a_system_alone_is_not_held_against_itself(plan: Plan, summary: Summary) -> None:
+    alone = SeedResult(0, answers={"direct": summary.seeds[0].answers["decoder_layers"]})
+    text = report(Summary(plan.scenes, plan.part, [alone], choose_probes(["direct"])))
+    assert "## Hit@1, %" in text and "points more than" not in text
 
 
 def test_what_is_done_is_not_done_again(plan: Plan, summary: Summary, asked: list[int], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
@@ -9,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from own_data import make_base, make_data
+from PIL import Image
 
 from tte_runtime.cli import main
+from tte_runtime.training.base import Base
 from tte_runtime.training.examples import read_examples
+from tte_runtime.training.recipes import reading, writing
 from tte_runtime.training.stages import reasoner as reasoner_stage
 from tte_runtime.training.stages.reasoner import train_reasoner
 from tte_runtime.training.stages.run import Options
@@ -91,7 +96,8 @@ def test_traces_go_on_and_failures_are_named(tmp_path: Path, endpoint: FakeEndpo
     ] * len(examples)
 
 
-def test_what_is_refused_at_the_door(base: Path, tmp_path: Path) -> None:
+def test_what_is_refused_at_the_door(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = make_data(tmp_path / "data", pictures=False)
     where = ("--base", base, "--data", data, "--out", tmp_path / "out")
     (tmp_path / "special.jsonl").write_text(
@@ -112,6 +118,11 @@ def test_what_is_refused_at_the_door(base: Path, tmp_path: Path) -> None:
         ),
         (("reasoner", *where, "--precision", "int8"), "unknown precision 'int8'"),
         (("reasoner", *where, "--device", "cuda:1"), "unknown device 'cuda:1'. Known: auto, cpu, cuda. CUDA_VISIBLE"),
+        (("reasoner", *where, "--device", "cuda"), "torch sees no CUDA device"),
+        (("embedder", *where, "--seed", -1), "seed must be in 0..4294967295, got -1"),
+        (("embedder", *where, "--epochs", "inf"), "epochs must be > 0 and at most 10000, got inf"),
+        (("traces", "--base", "nope", "--data", data, "--out", tmp_path / "out"), "nope"),
+        (("head", *where, "--batch-size", 2, "--kind", "qformer", "--size", "num_heads=5"), "num_heads to a divisor."),
         (("head", *where, "--batch-size", 2, "--kind", "pooler"), "unknown head kind 'pooler'"),
         (("head", *where, "--batch-size", 2, "--tap", 9), "the backbone has 3 layers"),
         (("head", *where, "--batch-size", 2, "--size", "num_layers"), "--size must be NAME=N"),
@@ -120,6 +131,52 @@ def test_what_is_refused_at_the_door(base: Path, tmp_path: Path) -> None:
         done = tte("train", *words)
         assert (done.exit_code, done.stdout) == (2, "") and said in done.stderr, done.stderr
         assert not (tmp_path / "out").exists(), "what is refused leaves nothing behind"
+
+
+def test_items_that_cannot_be_fed_are_named_before_the_first_step(base: Path, tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", pictures=True)
+    good = (data / "data.jsonl").read_text()
+    whole = Image.open(data / "1.png")
+    whole.resize((40, 9000)).save(data / "slender.png")
+    (data / "cut.png").write_bytes((data / "1.png").read_bytes()[:-40])
+    (data / "none.png").write_bytes(b"no picture")
+    inline = "data:image/png;base64," + base64.b64encode(b"none").decode()
+    out = tmp_path / "out"
+    for item, said in (
+        ({"text": "word " * 5000}, "and the model takes 512. Shorten it"),
+        ({"text": "a", "trace": "word " * 5000}, "and the model takes 512. Shorten it"),
+        ({"text": "a", "images": ["1.png"] * 3000}, "and the model takes 512. Shorten it"),
+        ({"image": "slender.png"}, "a picture of 40 x 9000 pixels cannot be used"),
+        ({"image": "cut.png"}, "cut.png' cannot be read"),
+        ({"image": "none.png"}, "none.png' cannot be read"),
+        ({"image": inline}, "cannot be read"),
+    ):
+        line = {"query": {"trace": "so", **item}, "positive": "b", "negatives": ["c", "d"]}
+        (data / "data.jsonl").write_text(good + json.dumps(line) + "\n")
+        for stage in ("reasoner", "embedder"):
+            words = ("--base", base, "--data", data, "--out", out, "--batch-size", 2, "--mini-batch", 2)
+            done = tte("train", stage, *words, "--device", "cpu")
+            assert (done.exit_code, done.stdout) == (2, "") and "data.jsonl, line 7, query" in done.stderr, done.stderr
+            assert said in done.stderr and not out.exists()
+
+
+def test_what_is_counted_beforehand_is_what_is_fed(base: Path, tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", pictures=True)
+    loaded = Base.load(str(base), device="cpu", precision="float32")
+    for recipe in (writing(base, None), reading(base, None), reading(base, "last_token"), reading(base, "vlm2vec")):
+        feeder = loaded.feeder(recipe)
+        for entry in (entry for one in read_examples(data, positives=True) for entry in one.entries):
+            assert feeder._length(entry, False) == len(feeder.embedded(entry).ids)
+            if entry.traced and recipe.stop:
+                assert feeder._length(entry, True) == len(feeder.written(entry).ids)
+
+
+def test_a_run_that_diverges_is_no_result(base: Path, tmp_path: Path) -> None:
+    data, out = make_data(tmp_path / "data", pictures=False), tmp_path / "out"
+    far = ("--batch-size", 2, "--mini-batch", 2, "--learning-rate", 1e30, "--save-every", 1, "--device", "cpu")
+    done = tte("train", "embedder", "--base", base, "--data", data, "--out", out, *far)
+    assert (done.exit_code, done.stdout) == (2, "") and "lower learning rate, in another folder" in done.stderr
+    assert sorted(one.name for one in out.iterdir()) == ["run", "training.json"]
 
 
 def test_an_interrupted_run_goes_on(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

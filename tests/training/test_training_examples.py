@@ -121,6 +121,13 @@ def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
     ("field", "value", "said"),
     [
         ("epochs", 0, "epochs must be > 0"),
+        ("epochs", float("inf"), "at most 10000, got inf"),
+        ("epochs", float("nan"), "at most 10000, got nan"),
+        ("epochs", 1e12, "at most 10000, got 1000000000000"),
+        ("learning_rate", float("inf"), "learning_rate must be > 0 and finite, got inf"),
+        ("warmup", 1.5, "warmup must be a share"),
+        ("seed", -1, r"seed must be in 0\.\.4294967295, got -1"),
+        ("seed", 2**32, "got 4294967296"),
         ("mini_batch", 0, "mini_batch must be at least 1"),
         ("lora", (0, 64), "rank and alpha of LoRA must be at least 1"),
     ],
@@ -143,3 +150,48 @@ def test_the_exported_scenes_are_training_data(tmp_path: Path) -> None:
     assert "trace" not in json.loads(export_training(tmp_path / "bare", count=1).read_text())["query"]
     with pytest.raises(OptionError, match="not empty"):
         export_training(tmp_path / "scenes", count=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            '{"query": {"text": "a\\ud83d"}, "positive": "b"}',
+            r"query: \"text\" has half a surrogate pair, '\\ud83d', as",
+        ),
+        ('{"query": "a", "positive": "\\udc00"}', r"positive: \"text\" has half .* as character 1"),
+        ('{"query": {"text": "a", "trace": "\\ud83d"}, "positive": "b"}', r"query: \"trace\" has half"),
+        ('{"query": {"text": "a", "instruction": "\\ud83d"}, "positive": "b"}', r"query: \"instruction\" has half"),
+        ('{"query": "a", "positive": "b", "id": ["\\ud83d"]}', r"id: .* has half a surrogate pair"),
+        (
+            '{"query": "a", "positive": "b", "negatives": ["c", {"text": "b", "trace": "d"}]}',
+            r"negative 2 is the line's positive too, and would be right and wrong\. Remove it",
+        ),
+    ],
+)
+def test_what_would_fail_later_is_named_when_it_is_read(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "data.jsonl").write_text('{"query": "\\ud83d\\ude00", "positive": "a whole pair"}\n' + line + "\n")
+    for positives in (True, False):
+        with pytest.raises(DatasetError, match=r"data\.jsonl, line 2, " + said):
+            read_examples(tmp_path, positives=positives)
+
+
+def test_a_line_with_fewer_negatives_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = [example("q", "d", "a", "b"), example("r", "e")]
+    assert num_negatives(examples, None) == 0
+    assert "line 1 has 0 negatives, so every query is held against 0; others have up to 2" in (capsys.readouterr().err)
+    assert num_negatives(examples, 0) == 0 and num_negatives(examples[:1], None) == 2
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("record", ["{", "[1]", "null", "\xff"])
+def test_a_broken_record_is_named(tmp_path: Path, record: str) -> None:
+    (tmp_path / "training.json").write_bytes(record.encode("latin-1"))
+    with pytest.raises(OptionError, match=r"training\.json (is no JSON|must be an object, got).* Give a new folder"):
+        Folder(tmp_path, {"stage": "head"})
+
+
+def test_a_run_without_end_is_refused() -> None:
+    assert OPTIONS.steps(6) == 3 and OPTIONS.steps(0) == 1
+    with pytest.raises(OptionError, match=r"10000 epochs of 1000000 examples in batches of 2 are 5000000000 steps"):
+        Options(**{**vars(OPTIONS), "epochs": 10_000}).steps(10**6)

@@ -73,8 +73,13 @@ def test_a_finished_run_is_not_trained_again_and_gives_the_same_weights(
     assert before == (weights.read_bytes(), (run / "tte-tiny" / "head.safetensors").read_bytes())
 
 
-def test_unknown_stages_and_missing_ones_are_refused(tmp_path: Path) -> None:
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="unknown stages"):
         train_tiny(tmp_path, stages=["dream"], plan=MINIATURE)
+    with pytest.raises(OptionError, match="seed must be in"):
+        train_tiny(tmp_path, seed=-1, plan=MINIATURE)
+    with monkeypatch.context() as without_gpu, pytest.raises(OptionError, match="torch sees no CUDA device"):
+        without_gpu.setattr(torch.cuda, "is_available", lambda: False)
+        train_tiny(tmp_path, device="cuda", plan=MINIATURE)
     with pytest.raises(OptionError, match="left out"):
         train_tiny(tmp_path, stages=["head"], plan=MINIATURE)

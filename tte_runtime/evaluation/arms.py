@@ -9,6 +9,7 @@ rounded to bfloat16, as the bundled ones are. Knows no training and no question.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoConfig
 
 from tte_runtime.errors import CheckpointError, OptionError
+from tte_runtime.heads.reference import make_reference_head
 from tte_runtime.models.checkpoint import find_folder
 from tte_runtime.training.checkpoint import HEADS as SIZES
 from tte_runtime.training.checkpoint import recipe
@@ -28,9 +31,11 @@ BASE = "tte-tiny"
 HEADS = tuple(SIZES)
 ARMS = ("reasoner", "embedder", "direct", "looped", *HEADS)
 BUNDLED = ("reasoner", "decoder_layers")  # of seed 0
+DECODER = "model."  # what names of the decoder's weights begin with in a checkpoint
 LOOPS = {"looped": 2}
 STEPS_PER_SIGMA = 20  # a row's root mean square in quantisation steps: 1.4 % noise, and 6.3 sigma fit in 8 bits
 SCALE = ":scale"
+AGAIN = "Take it from the repository again."
 
 
 def write_arm(file: Path, state: Mapping[str, Tensor]) -> None:
@@ -63,20 +68,40 @@ def read_arm(file: Path) -> dict[str, Tensor]:
     try:
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
+        state = {}
+        for name, values in arrays.items():
+            if not name.endswith(SCALE):
+                scale = arrays.get(name + SCALE)
+                whole = values.astype(np.float32) * scale if scale is not None else values
+                state[name] = torch.from_numpy(whole).to(torch.bfloat16)
     except Exception as error:
-        raise CheckpointError(f"{file} cannot be read ({error}). Take it from the repository again.") from error
-    state = {}
-    for name, values in arrays.items():
-        if not name.endswith(SCALE):
-            scale = arrays.get(name + SCALE)
-            whole = values.astype(np.float32) * scale if scale is not None else values
-            state[name] = torch.from_numpy(whole).to(torch.bfloat16)
+        raise CheckpointError(f"{file} cannot be read ({error}). {AGAIN}") from error
+    return state
+
+
+def _read_whole(file: Path, wanted: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """An arm that has exactly the weights it should: what is missing would silently be the bundled model's.
+
+    Raises:
+        CheckpointError: as `read_arm`, or a name or a shape differs.
+    """
+    state = read_arm(file)
+    found = {name: tensor.shape for name, tensor in state.items()}
+    differs = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    if differs:
+        name = differs[0]
+        has, needs = ("nothing" if shape is None else str(list(shape)) for shape in (found.get(name), wanted.get(name)))
+        raise CheckpointError(
+            f"{file} is damaged: {len(differs)} of its tensors are not this arm's, the first is {name!r}: there is "
+            f"{has}, and there must be {needs}. {AGAIN}"
+        )
     return state
 
 
 def seeds(folder: Path) -> list[int]:
-    """The seeds that have arms in `folder`; raises OptionError when it is not there or has none."""
-    found = sorted(int(one.name.removeprefix("seed")) for one in folder.glob("seed*") if one.is_dir())
+    """The seeds that have arms in `folder`, others lie there as they like; raises OptionError when it has none."""
+    names = [one.name for one in folder.glob("seed*") if one.is_dir()]
+    found = sorted(int(name[4:]) for name in names if re.fullmatch(r"seed(0|[1-9][0-9]*)", name))
     if not found:
         raise OptionError(f"no arms in {folder}: it must hold seed0, seed1, ... Give a clone's benchmarks/arms.")
     return found
@@ -91,7 +116,7 @@ def assemble(folder: Path, seed: int, arm: str, out: Path) -> Path:
 
     Raises:
         OptionError: an unknown arm.
-        CheckpointError: its weights are not there.
+        CheckpointError: its weights are not there, or are not those of such an arm.
     """
     if arm not in ARMS:
         raise OptionError(f"unknown arm {arm!r}: one of {', '.join(ARMS)}.")
@@ -101,11 +126,13 @@ def assemble(folder: Path, seed: int, arm: str, out: Path) -> Path:
     weights = load_file(base / "model.safetensors")
     if arm in HEADS:
         bundled = seed == 0 and arm in BUNDLED
-        head = load_file(base / "head.safetensors") if bundled else read_arm(files / f"{arm}.npz")
+        head = load_file(base / "head.safetensors") if bundled else _read_whole(files / f"{arm}.npz", _head_shapes(arm))
         save_file(head, out / "head.safetensors", metadata={"format": "pt"})
     decoder = "reasoner" if arm in HEADS else arm
     if not (seed == 0 and decoder in BUNDLED):
-        weights |= {f"model.{name}": tensor for name, tensor in read_arm(files / f"{decoder}.npz").items()}
+        shapes = {name.removeprefix(DECODER): weights[name].shape for name in weights if name.startswith(DECODER)}
+        found = _read_whole(files / f"{decoder}.npz", shapes)
+        weights |= {DECODER + name: tensor for name, tensor in found.items()}
     config = json.loads((base / "config.json").read_text("utf-8"))
     _repeat_layers(weights, config["text_config"], LOOPS.get(arm, 1))
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
@@ -114,6 +141,13 @@ def assemble(folder: Path, seed: int, arm: str, out: Path) -> Path:
     for name, content in (("config.json", config), ("tte.json", _recipe(arm))):
         (out / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return out
+
+
+def _head_shapes(kind: str) -> dict[str, torch.Size]:
+    """The weights that a head of the arms' sizes has."""
+    with torch.device("meta"):  # shapes alone
+        head = make_reference_head(kind, AutoConfig.from_pretrained(find_folder(BASE)), **SIZES[kind])
+    return {name: tensor.shape for name, tensor in head.state_dict().items()}
 
 
 def _repeat_layers(weights: dict[str, Tensor], text: dict[str, Any], loops: int) -> None:

@@ -93,7 +93,7 @@ def sizes_of(kind: object, given: Mapping[str, Any], width: int) -> Sizes:
     if not isinstance(sizes, DecoderLayers) and width % sizes.num_heads:
         raise CheckpointError(
             f"head {kind!r}: {sizes.num_heads} attention heads cannot share states of {width} elements. Set num_heads "
-            "in tte.json to a divisor."
+            "to a divisor."
         )
     return sizes
 

@@ -35,6 +35,7 @@ from tte_runtime.errors import InputError, TraceError, one_of
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 PDF_SUFFIX = ".pdf"
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 VIDEO_KEYS = ("fps", "num_frames", "max_pixels")
 KEYS = ("text", "image", "images", "video", *VIDEO_KEYS, "pdf", "page", "trace", "instruction")
 
@@ -134,7 +135,7 @@ def parse_item(value: object) -> Item:
     """One request's content.
 
     Raises:
-        InputError: it is empty, of an unknown kind, or has unknown keys.
+        InputError: it is empty, of an unknown kind, has unknown keys, or a text that no tokenizer takes.
     """
     if isinstance(value, Mapping):
         item = _from_mapping(value)
@@ -149,7 +150,18 @@ def parse_item(value: object) -> Item:
         )
     if not item.media and not item.text.strip():
         raise InputError("the request is empty. Give a text, a picture, or both.")
+    _check_characters(item)
     return item
+
+
+def _check_characters(item: Item) -> None:
+    """Refuse halves of surrogate pairs, which JSON can spell, and which no tokenizer and no file takes."""
+    for name, text in (("text", item.text), ("instruction", item.instruction), ("trace", item.trace)):
+        if isinstance(text, str) and (half := SURROGATE.search(text)):
+            raise (TraceError if name == "trace" else InputError)(
+                f'"{name}" has half a surrogate pair, {half[0]!r}, as character {half.start() + 1}, which is no '
+                "character. Remove it, or write the whole one."
+            )
 
 
 def _from_mapping(value: Mapping[Any, Any]) -> Item:

@@ -44,6 +44,9 @@ def locate(source: str | Path | bytes, kind: str, error: type[InputError]) -> Pa
     if isinstance(source, str) and "://" in source[:16]:
         raise error(f"{kind} {_shown(source)} has a scheme that is not fetched. Use http, https, a data URL or a path.")
     path = Path(source).expanduser()
+    if path.is_dir():
+        remedy = "Give a file, or its frames as a list of pictures" if kind == "video" else "Give a file"
+        raise error(f"{kind} {str(path)!r} is a folder. {remedy}.")
     if not path.is_file():
         hint = ' For a text that ends in such a suffix use {"text": ...}.' if isinstance(source, str) else ""
         raise error(f"{kind} {str(source)!r} does not exist. Check the path.{hint}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tte_runtime.config import resolve_device
 from tte_runtime.errors import CheckpointError, MissingExtraError, OptionError, one_of
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.models.checkpoint import ADAPTER_CONFIG, Checkpoint, find_folder, read_config
@@ -69,13 +70,13 @@ class Base:
 
         Raises:
             CheckpointError: it is no checkpoint, a GGUF file, or has no output embedding.
-            OptionError: an unknown device or precision.
+            OptionError: an unknown device or precision, or a device that is not there.
         """
         if device not in ("auto", "cpu", "cuda"):
             raise OptionError(
                 one_of("device", device, ("auto", "cpu", "cuda")) + " CUDA_VISIBLE_DEVICES chooses a GPU."
             )
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        device = resolve_device(device)
         if precision not in ("auto", "float32", "bfloat16"):
             raise OptionError(one_of("precision", precision, ("auto", "float32", "bfloat16")))
         checkpoint = Checkpoint.of(find_folder(name))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tte_runtime.errors import DatasetError, InputError, one_of
-from tte_runtime.inputs.items import Item, Page, Video, is_url, medium_of, parse_item
+from tte_runtime.inputs.items import SURROGATE, Item, Page, Video, is_url, medium_of, parse_item
 from tte_runtime.types import Role
 
 NAME = "data.jsonl"  # in a folder
@@ -113,6 +113,8 @@ def _example(file: Path, number: int, line: bytes, positives: bool) -> Example:
     for key in ("query", "positive") if positives else ("query",):
         if raw.get(key) is None:
             raise DatasetError(f'{where} has no "{key}". Add it: a text, or an object such as {{"text": ...}}.')
+    if SURROGATE.search(json.dumps(raw.get("id"), ensure_ascii=False)):
+        raise DatasetError(f"{where}, id: {raw['id']!r} has half a surrogate pair, which is no character. Remove it.")
     negatives = raw.get("negatives") or []
     if not isinstance(negatives, list):
         raise DatasetError(f'{where}: "negatives" must be a list of items, got {type(negatives).__name__}.')
@@ -120,12 +122,13 @@ def _example(file: Path, number: int, line: bytes, positives: bool) -> Example:
     def entry(item: Any, role: Role, field: str) -> Entry:
         return _entry(item, role, f"{where}, {field}", file.parent)
 
-    return Example(
-        entry(raw["query"], "query", "query"),
-        None if raw.get("positive") is None else entry(raw["positive"], "document", "positive"),
-        tuple(entry(item, "document", f"negative {i}") for i, item in enumerate(negatives, start=1)),
-        raw,
-    )
+    query = entry(raw["query"], "query", "query")
+    positive = None if raw.get("positive") is None else entry(raw["positive"], "document", "positive")
+    wrong = tuple(entry(item, "document", f"negative {i}") for i, item in enumerate(negatives, start=1))
+    for negative in wrong:
+        if positive is not None and negative.content == positive.content:
+            raise DatasetError(f"{negative.place} is the line's positive too, and would be right and wrong. Remove it.")
+    return Example(query, positive, wrong, raw)
 
 
 def _entry(item: Any, role: Role, place: str, folder: Path) -> Entry:

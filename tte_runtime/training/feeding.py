@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from tte_runtime.engine.request import MediaSpan
-from tte_runtime.errors import DatasetError, TteError
-from tte_runtime.inputs.items import Item
+from tte_runtime.errors import DatasetError, InputError, TteError
+from tte_runtime.inputs.items import Item, Picture, is_url
+from tte_runtime.inputs.media import IMAGE_PAD, Shown
 from tte_runtime.inputs.prompt import PromptRenderer
 from tte_runtime.inputs.trace_tokens import TraceTokens
 from tte_runtime.training.examples import Entry
+from tte_runtime.training.pictures import PictureTokens
 from tte_runtime.training.states import IGNORED, Batch
 from tte_runtime.types import Think
 
@@ -54,25 +56,63 @@ class Feeder:
         self.recipe = renderer.recipe
         self._tokens = TraceTokens(renderer)
         self._max_tokens = max_tokens
+        media = renderer.media
+        self._pictures = None if media is None else PictureTokens(media.pictures.processor)
 
     def thinks(self, entry: Entry) -> bool:
         """Whether the entry has a trace and its role has use for one."""
         return entry.traced and self.recipe.roles[entry.role].think
 
-    def check(self, entries: Iterable[Entry]) -> None:
-        """Everything about entries that can be wrong in words, before hours are spent on them; opens no media.
+    def check(self, entries: Iterable[Entry], *, to_be_written: bool = False) -> None:
+        """What can be wrong with entries, before hours are spent on them: texts, traces, pictures, and their length.
+
+        Pictures are opened and not decoded. Videos, pages of PDFs and what has to be fetched show what they are when
+        their step comes.
+
+        Args:
+            entries: what will be fed.
+            to_be_written: as `written` feeds it, else as `embedded`.
 
         Raises:
-            DatasetError: a text or a trace cannot be used; the message has its place.
+            DatasetError: an entry cannot be used; the message has its place.
         """
         for entry in entries:
-            item = entry.parse()
             try:
-                self.renderer.prompt_text(entry.role, item, ())
-                if self.thinks(entry):
-                    self._trace(item)
+                length = self._length(entry, to_be_written)
             except TteError as error:
                 raise DatasetError(f"{entry.place}: {error}") from error
+            self._check_length(entry, length)
+
+    def _length(self, entry: Entry, to_be_written: bool) -> int:
+        """How many tokens are fed for an entry, one only for each medium that is not looked at."""
+        item, recipe, thinking = entry.parse(), self.recipe, to_be_written or self.thinks(entry)
+        media = self._media_tokens(item)
+        text = self.renderer.prompt_text(entry.role, item, [Shown(IMAGE_PAD, ())] * len(media))
+        prompt = len(self.renderer.tokenizer.encode(text, add_special_tokens=False)) + sum(media) - len(media)
+        trace = len(self._trace(item)) if thinking else 0
+        if to_be_written:
+            return prompt + trace + 1  # the token that stops it
+        return prompt + trace + len(recipe.close if thinking else recipe.at_once) + len(recipe.suffix)
+
+    def _media_tokens(self, item: Item) -> list[int]:
+        blank = self.recipe.media.blank
+        if self._pictures is None:
+            if item.media:
+                raise InputError("this checkpoint reads text only. Use one with a vision tower.")
+            return []
+        if not item.media and blank is not None:
+            return [self._pictures.of_size(blank, blank)]
+        return [
+            self._pictures.of(str(one.source)) if isinstance(one, Picture) and not is_url(one.source) else 1
+            for one in item.media
+        ]
+
+    def _check_length(self, entry: Entry, length: int) -> None:
+        if length > self._max_tokens:
+            raise DatasetError(
+                f"{entry.place} makes {length} tokens, and the model takes {self._max_tokens}. Shorten it, or show "
+                "its pictures smaller."
+            )
 
     def _trace(self, item: Item) -> tuple[int, ...]:
         """The tokens of an item's trace, less the one that stopped it."""
@@ -106,11 +146,7 @@ class Feeder:
         else:
             after = (*trace, *(request.close_ids if thinking else ()), *request.suffix_ids)
         ids = (*request.prompt_ids, *after)
-        if len(ids) > self._max_tokens:
-            raise DatasetError(
-                f"{entry.place} makes {len(ids)} tokens, and the model takes {self._max_tokens}. Shorten it, or show "
-                "its pictures smaller."
-            )
+        self._check_length(entry, len(ids))
         prompt_len = len(request.prompt_ids)
         later = torch.arange(prompt_len, len(ids)) + request.position_delta
         return Fed(

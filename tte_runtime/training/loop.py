@@ -6,6 +6,7 @@ map-style dataset whose items are pure functions of their index, and a collator.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +21,21 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from tte_runtime.errors import OptionError, TrainingError
+from tte_runtime.training.finite import REMEDY, check_finite
+
 MAX_GRADIENT_NORM = 1.0
 
 
 def say(text: str) -> None:
     """One line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def check_seed(seed: int) -> None:
+    """Let only a seed pass that every generator of random numbers takes; raises OptionError."""
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"seed must be in 0..{2**32 - 1}, got {seed}.")
 
 
 def in_words(figures: Mapping[str, float]) -> str:
@@ -35,8 +45,12 @@ def in_words(figures: Mapping[str, float]) -> str:
 
 def keep(state: Mapping[str, Tensor], file: Path) -> None:
     """Write a stage's finished weights so that `file` exists only whole: an interrupted write is not a
-    result.
+    result, nor is one with weights that are no numbers.
+
+    Raises:
+        TrainingError: some are NaN or infinite.
     """
+    check_finite(state, str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in state.items()}, partial)
@@ -94,12 +108,31 @@ class _ClipApart(TrainerCallback):
 class _InOrder(Trainer):
     """Trainer that takes the items in order: a stage's curriculum is a function of the item's index.
 
-    Its checkpoints hold what is trained; the frozen rest is where it was.
+    Its checkpoints hold what is trained; the frozen rest is where it was. A run that diverges is stopped, and does
+    not replace its last checkpoint.
     """
 
+    stage = ""  # what errors call it
+
+    def training_step(self, *inputs: Any, **named: Any) -> Tensor:
+        """As Trainer's, which would go on after a loss that is no number."""
+        loss = super().training_step(*inputs, **named)
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"{self.stage}: the loss of step {self.state.global_step + 1} is {loss.item()}: the run has diverged. "
+                f"States saved before are kept in {self.args.output_dir}. {REMEDY}"
+            )
+        return loss
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters in training, by name."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        check_finite(self.trained, f"{self.stage}, step {self.state.global_step}")
         state = self.model.state_dict() if state_dict is None else state_dict
-        super()._save(output_dir, {n: state[n] for n, p in self.model.named_parameters() if p.requires_grad})
+        super()._save(output_dir, {name: state[name] for name in self.trained})
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """What a checkpoint leaves out is frozen, or a second name of something that it holds: nothing to warn of."""
@@ -150,6 +183,9 @@ def fit(
 
     `check` measures something on held-out data every `check_every` steps and says it in words. `clip_apart` are
     parts of the model, together all of it, whose gradients are clipped each by its own norm.
+
+    Raises:
+        TrainingError: the loss, or what was trained, came out NaN or infinite; the last checkpoint is kept.
     """
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -167,6 +203,7 @@ def fit(
         save_steps=save_every,
         save_total_limit=1,
         logging_steps=log_every,
+        logging_nan_inf_filter=False,  # it would log the mean of the losses before in the stead of a NaN
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -181,12 +218,14 @@ def fit(
         data_collator=collate,
         callbacks=[_Progress(name, check, check_every), *([_ClipApart(clip_apart)] if clip_apart else [])],
     )
+    trainer.stage = name
     # Trainer adds a printer to stdout when tqdm is off; stdout is for data.
     trainer.remove_callback(PrinterCallback)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if last is not None:
         say(f"{name}: goes on from {last}")
     trainer.train(resume_from_checkpoint=last)
+    check_finite(trainer.trained, name)
 
 
 def autocast(device: str, enabled: bool = True) -> torch.autocast:

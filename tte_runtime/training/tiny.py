@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import torch
 
+from tte_runtime.config import resolve_device
 from tte_runtime.errors import OptionError
 from tte_runtime.heads.reference import HeadModule
 from tte_runtime.scenes.split import Split
@@ -27,7 +27,7 @@ from tte_runtime.training.blueprint import build_config, build_model, build_toke
 from tte_runtime.training.checkpoint import round_weights, write_checkpoint
 from tte_runtime.training.head import rounds_of, train_head
 from tte_runtime.training.lessons import Round as HeadRound
-from tte_runtime.training.loop import say
+from tte_runtime.training.loop import check_seed, say
 from tte_runtime.training.reasoner import train_reasoner
 from tte_runtime.training.tokens import Encoder
 from tte_runtime.training.tower import ROUNDS, NamingTower, Round, train_tower
@@ -151,15 +151,15 @@ def train_tiny(
         plan: sizes; smaller ones make a quick trial, not the bundled model.
 
     Raises:
-        OptionError: an unknown stage, or one left out that a later one needs.
+        OptionError: an unknown stage, or one left out that a later one needs; a seed out of range; no such device.
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise OptionError(
             f"unknown stages {unknown}: a stage is one of {', '.join(STAGES)}. Leave `stages` out for all."
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_seed(seed)
+    device = resolve_device(device)
     folder = Path(out) / "tte-tiny"
     last = max((STAGES.index(stage) for stage in stages), default=-1)
     run = _Run(Path(out), seed, stages, device, plan or Plan())

@@ -17,6 +17,7 @@ from torch import nn
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.recipes.registry import RECIPES
 from tte_runtime.recipes.tte_json import as_tte_json
+from tte_runtime.training.finite import check_finite
 
 
 @torch.no_grad()
@@ -31,9 +32,14 @@ def round_to(model: nn.Module, dtype: torch.dtype, *, keep: bool = True) -> None
 
 
 def write_model(folder: Path, model: Any, dtype: torch.dtype) -> None:
-    """Write config and weights of a model of transformers, weights in `dtype`. `model` is not changed."""
+    """Write config and weights of a model of transformers, weights in `dtype`. `model` is not changed.
+
+    Raises:
+        TrainingError: a weight is NaN or infinite, or too large for `dtype`.
+    """
     shipped = copy.deepcopy(model)
     round_to(shipped, dtype, keep=False)
+    check_finite(dict(shipped.named_parameters()), f"{folder} in {str(dtype).removeprefix('torch.')}")
     shipped.save_pretrained(folder)
 
 

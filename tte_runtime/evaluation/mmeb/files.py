@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tte_runtime.errors import DatasetError, MissingExtraError
+from tte_runtime.inputs.items import SURROGATE
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 BATCH = 256  # rows of a Parquet file in memory at once: some hold pictures
@@ -48,6 +49,7 @@ class Row:
         value = self.get(column)
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise DatasetError(f"{self.where}: {column!r} must be a text, got {value!r}.")
+        self._check_characters(column, str(value))
         return str(value)
 
     def texts(self, column: str) -> list[str]:
@@ -55,7 +57,15 @@ class Row:
         value = self.get(column)
         if not isinstance(value, list) or not value or not all(isinstance(entry, str) for entry in value):
             raise DatasetError(f"{self.where}: {column!r} must be a list of texts with at least one, got {value!r}.")
+        for one in value:
+            self._check_characters(column, one)
         return value
+
+    def _check_characters(self, column: str, text: str) -> None:
+        if SURROGATE.search(text):
+            raise DatasetError(
+                f"{self.where}: {column!r} has half a surrogate pair, which is no character, in {text!r}. Remove it."
+            )
 
     def number(self, column: str) -> float:
         """A value as a number; raises DatasetError where it is none."""
@@ -135,7 +145,7 @@ def _rows(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         yield from _parquet_rows(file, columns)
         return
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its byte order
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file} cannot be read: {error}. Download it again.") from error
     if file.suffix == ".json" and text.lstrip().startswith("["):

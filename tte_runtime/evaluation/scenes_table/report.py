@@ -35,7 +35,7 @@ def report(summary: Summary) -> str:
     parts = [_preface(summary), *_missing(summary)]
     if rows:
         parts += [_hits(summary, rows), _by_kind(summary, rows)]
-        parts += [_differences(summary, rows, other) for other in ("direct", "tte_s") if summary.seeds_of(other)]
+        parts += [part for other in ("direct", "tte_s") for part in _differences(summary, rows, other)]
         parts += [_hops(summary, rows), *_costs(summary, rows), *_curves(summary, here), *_claims(summary)]
     if controls:
         parts.append(_controls(summary, controls))
@@ -88,7 +88,8 @@ def _by_kind(summary: Summary, rows: Sequence[Probe]) -> str:
     return _section("Hit@1 by kind, %", ["system", *kinds], lines)
 
 
-def _differences(summary: Summary, rows: Sequence[Probe], other: str) -> str:
+def _differences(summary: Summary, rows: Sequence[Probe], other: str) -> list[str]:
+    """A table, unless there is nothing to hold against the other system."""
     names = (*MEANS, *KINDS, *UNTRAINED)
     lines = []
     for probe in rows:
@@ -96,7 +97,7 @@ def _differences(summary: Summary, rows: Sequence[Probe], other: str) -> str:
         if found is not None:
             lines.append([title(probe), *(_points(found[name]) for name in names)])
     (system,) = (one for one in SYSTEMS if one.name == other)
-    return _section(f"Hit@1, points more than {system.title}", ["system", *names], lines)
+    return [_section(f"Hit@1, points more than {system.title}", ["system", *names], lines)] if lines else []
 
 
 def _hops(summary: Summary, rows: Sequence[Probe]) -> str:

@@ -41,6 +41,7 @@ class Lessons:
     def read(cls, data: Path, negatives: int | None, options: Options) -> Lessons:
         """The lessons that are in `data`; raises DatasetError where a line is wrong, or there are too few."""
         examples = read_examples(data, positives=True)
+        options.steps(len(examples))  # refused here if too many: all batches are put together beforehand
         hard = num_negatives(examples, negatives)
         batches = distinct_batches(examples, hard, options.batch_size, options.epochs, options.seed)
         return cls(examples, batches, hard)

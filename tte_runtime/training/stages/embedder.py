@@ -37,7 +37,7 @@ def train_embedder(
 
     Raises:
         DatasetError: a line is wrong, or there are too few. OptionError: `out` is of another run. CheckpointError,
-        RecipeError: the base cannot be trained so.
+        RecipeError: the base cannot be trained so. TrainingError: the run diverged.
     """
     folder = Folder.of(out, "embedder", base, data, options, recipe=recipe, negatives=negatives)
     if folder.finished:

@@ -18,6 +18,7 @@ from tte_runtime.errors import OptionError
 from tte_runtime.heads.reference import WEIGHTS, HeadModule, make_reference_head
 from tte_runtime.heads.spec import sizes_of
 from tte_runtime.training.base import Base, folder_of
+from tte_runtime.training.finite import check_finite
 from tte_runtime.training.recipes import unified
 from tte_runtime.training.stages.contrast import Lessons
 from tte_runtime.training.stages.run import Folder, Options
@@ -55,6 +56,7 @@ def train_head(
     Raises:
         DatasetError: a line is wrong, or there are too few. OptionError: `out` is of another run, or the backbone has
         no such layer. CheckpointError, RecipeError: the base cannot be trained so, or no head is of such sizes.
+        TrainingError: the run diverged.
     """
     more = {"kind": kind, "sizes": dict(sizes or {}), "tap": tap_layer, "recipe": recipe, "negatives": negatives}
     folder = Folder.of(out, "head", base, data, options, **more)
@@ -68,6 +70,7 @@ def train_head(
     feeder.check(lessons.entries)
     vectors = Vectors(loaded.model, feeder, mixed=loaded.mixed, head=head, tap_layer=entry["tap_layer"])
     lessons.teach("head", head, vectors, folder.begin(), options)
+    check_finite({name: weight.to(loaded.stored) for name, weight in head.state_dict().items()}, f"the head of {out}")
     loaded.save(out)
     head.save(out, loaded.stored)
     write_recipe(out, chosen, entry)

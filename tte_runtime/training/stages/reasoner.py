@@ -33,7 +33,7 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
 
     Raises:
         DatasetError: a line is wrong, or none has a trace. OptionError: `out` is of another run. CheckpointError,
-        RecipeError: the base cannot be trained so.
+        RecipeError: the base cannot be trained so. TrainingError: the run diverged.
     """
     if options.batch_size % options.mini_batch:
         raise OptionError(
@@ -50,7 +50,8 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
     entries = [entry for entry in entries if feeder.thinks(entry)]
     if not entries:
         raise DatasetError(f"recipe {chosen.name!r} thinks on none of the items of {data} that have a trace.")
-    feeder.check(entries)
+    steps = options.steps(len(entries))
+    feeder.check(entries, to_be_written=True)
     learner = loaded.unfrozen(lora=options.lora, seed=options.seed)
     if options.recompute:
         learner.recompute()
@@ -60,7 +61,6 @@ def train_reasoner(base: str, data: Path, out: Path, *, recipe: str | None = Non
         batch = pad(rows)
         return {"batch": Batch(batch.ids, batch.labels, batch.positions, batch.mask, features), "labels": batch.labels}
 
-    steps = max(1, round(len(entries) * options.epochs / options.batch_size))
     say(f"reasoner: {len(entries)} traces, {steps} steps of {options.batch_size}")
     fit(
         "reasoner",

@@ -20,9 +20,10 @@ import numpy as np
 
 from tte_runtime.errors import DatasetError, OptionError
 from tte_runtime.training.examples import Entry, Example, data_file
-from tte_runtime.training.loop import say
+from tte_runtime.training.loop import check_seed, say
 
 RECORD, WORK = "training.json", "run"
+MAX_EPOCHS, MAX_STEPS = 10_000, 1_000_000  # far beyond use: a slip of the pen ends at the door, not in years
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,28 @@ class Options:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("learning_rate", self.learning_rate)):
-            if not value > 0:
-                raise OptionError(f"{name} must be > 0, got {value}.")
+        if not 0 < self.epochs <= MAX_EPOCHS:
+            raise OptionError(f"epochs must be > 0 and at most {MAX_EPOCHS}, got {self.epochs}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise OptionError(f"learning_rate must be > 0 and finite, got {self.learning_rate}.")
+        if not 0 <= self.warmup <= 1:
+            raise OptionError(f"warmup must be a share of the steps, in 0..1, got {self.warmup}.")
+        check_seed(self.seed)
         for name in ("batch_size", "mini_batch", "save_every"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.lora is not None and min(self.lora) < 1:
             raise OptionError(f"rank and alpha of LoRA must be at least 1, got {self.lora}.")
+
+    def steps(self, count: int) -> int:
+        """Steps over `count` examples, at least one; raises OptionError where they are too many."""
+        steps = max(1, round(count * self.epochs / self.batch_size))
+        if steps > MAX_STEPS:
+            raise OptionError(
+                f"{self.epochs:g} epochs of {count} examples in batches of {self.batch_size} are {steps} steps, and a "
+                f"run has at most {MAX_STEPS}. Give fewer --epochs, or a larger --batch-size."
+            )
+        return steps
 
     def fitting(self, steps: int) -> dict[str, Any]:
         """What `fit` is told of them."""
@@ -86,7 +101,7 @@ class Folder:
         record: the stage, its base and all else that decides what comes out.
 
     Raises:
-        OptionError: the folder is of another run, or holds other things.
+        OptionError: the folder is of another run, holds other things, or its record is broken.
     """
 
     def __init__(self, out: Path, record: dict[str, Any]) -> None:
@@ -98,7 +113,7 @@ class Folder:
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise OptionError(f"--out {out} exists and is no folder of a training run. Give a new folder.")
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read_record(path)
         differs = [key for key in self._record if self._record[key] != found.get(key)]
         if differs:
             said = ", ".join(f"{key} was {found.get(key)!r} and is {self._record[key]!r}" for key in differs)
@@ -132,6 +147,18 @@ class Folder:
         return self.out
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise OptionError(f"{path} is no JSON: {error}. Give a new folder as --out, or delete this one.") from error
+    if not isinstance(found, dict):
+        raise OptionError(
+            f"{path} must be an object, got {type(found).__name__}. Give a new folder as --out, or delete this one."
+        )
+    return found
+
+
 @lru_cache(maxsize=2)
 def _permutation(count: int, seed: int, epoch: int) -> list[int]:
     order: list[int] = np.random.default_rng([seed, epoch]).permutation(count).tolist()
@@ -145,20 +172,22 @@ def shuffled(count: int, seed: int, index: int) -> int:
 
 
 def num_negatives(examples: Sequence[Example], wanted: int | None) -> int:
-    """How many hard negatives every query is held against.
+    """How many hard negatives every query is held against: as many as are wanted, or as every line has.
+
+    The loss takes them in columns, an entry of every query in each; what that leaves out is said on stderr.
 
     Raises:
         DatasetError: a line has fewer than are wanted.
     """
     fewest = min(examples, key=lambda example: len(example.negatives))
-    found = len(fewest.negatives)
+    found, line = len(fewest.negatives), fewest.query.place.rpartition(",")[0]
     if wanted is None:
+        most = max(len(example.negatives) for example in examples)
+        if found < most:
+            say(f"{line} has {found} negatives, so every query is held against {found}; others have up to {most}")
         return found
     if wanted > found:
-        raise DatasetError(
-            f"{fewest.query.place.rpartition(',')[0]} has {found} negatives, and {wanted} are asked for. Add some, or "
-            "ask for fewer."
-        )
+        raise DatasetError(f"{line} has {found} negatives, and {wanted} are asked for. Add some, or ask for fewer.")
     return wanted
 
 

@@ -71,19 +71,19 @@ def write_traces(
         raise OptionError(f"--out {out} exists and is no folder of such a run. Give a new folder.")
     if (out / NAME).resolve() == (data / NAME if data.is_dir() else data).resolve():
         raise OptionError(f"--out {out} is where the data lies. Give a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
     loop = EngineLoop([])
-    with TraceStore(out / STORE) as store:
-        writer = teacher.load(None, options or {}, loop)
-        try:
+    writer = teacher.load(None, options or {}, loop)  # first: a teacher that cannot be loaded leaves nothing behind
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TraceStore(out / STORE) as store:
             scribe = Scribe(writer, store, think or writer.think)
             entries = [e for e in _distinct(examples) if (e.role in roles if roles else writer.thinks(e.role))]
             outcomes = list(
                 in_order(entries, scribe.submit, scribe.finish, window=WINDOW, progress=sys.stderr.isatty())
             )
-        finally:
-            writer.close()
-            loop.close()
+    finally:
+        writer.close()
+        loop.close()
     return Written(out, _finish(out, examples, list(zip(entries, outcomes, strict=True))))
 
 
