@@ -67,6 +67,26 @@ def test_pictures_come_from_files_and_only_from_them(tmp_path: Path) -> None:
     assert all((tmp_path / "drawn" / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
 
 
+def test_a_picture_shows_one_commit_and_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, drawn = tmp_path / "results", dict[str, Any]()
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update({path.name: figure}))
+    load = {"ok": True, "system": "ours", "seconds": 1, "goodput": 1.0, "objective_ms": 100.0}
+    for commit, arrived in (("0000000", (1, 2, 3)), ("abcdef0", (4, 5))):
+        embed_row(results / "embed.jsonl", MACHINE | {"commit": commit}, batch=arrived[0])
+        for count in arrived:
+            Results(results / "load.jsonl", MACHINE | {"commit": commit}).add(
+                "load", f"rate={count}", load | {"ms": [5.0] * count}
+            )
+    done = CliRunner().invoke(figures.main, ["--results", str(results), "--pictures", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (axes,) = drawn["load.png"].axes
+    assert list(axes.lines[0].get_xdata()) == [4, 5] and "abcdef0" in axes.get_title()
+    assert list(drawn["ratios.png"].axes[0].get_legend_handles_labels()[1]) == ["two-pass, batch 4"]
+    assert "abcdef0" in drawn["ratios.png"].get_suptitle()
+    bars = [patch.get_width() for patch in drawn["waterfall.png"].axes[0].patches]
+    assert sorted(bars) == [4.0, 6.0, 6.0, 15.0], "milliseconds, so that ways can be compared"
+
+
 def test_the_page_of_tables_shows_the_last_machine_only(tmp_path: Path) -> None:
     results = tmp_path / "results"
     old = {"ok": False, "error": "old", "system": "ours", "rate": 1}
