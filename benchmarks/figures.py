@@ -8,12 +8,13 @@ is not drawn, and the command says so. Knows rows and matplotlib; measures nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import ROOT
 from benchmarks.core.results import Row, last_run, read_rows
 
@@ -78,7 +79,7 @@ def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
     return True
 
 
-def _stack(axes: Any, ways: Mapping[str, Mapping[str, float]]) -> None:
+def _stack(axes: Any, ways: dict[str, dict[str, float]]) -> None:
     """A bar a way, its stages end to end in milliseconds, its sum behind it."""
     longest = max(sum(stages.values()) for stages in ways.values())
     for place, stages in enumerate(reversed(ways.values())):
@@ -106,7 +107,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
                 last = row
     if last is None:
         return False
-    figure, all_axes = new_axes(max(5.0, 4.2 * len(panels)), 4.0, panels=len(panels))
+    figure, all_axes = new_axes(max(8.0, 4.2 * len(panels)), 4.0, panels=len(panels))
     ways = sorted({way for panel in panels.values() for way, _ in panel})
     batches = sorted({batch for panel in panels.values() for _, batch in panel})
     for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
@@ -191,7 +192,7 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Row], Path], bool]]] = {
 }
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results")
 @click.option("--pictures", type=click.Path(path_type=Path), default=ROOT / "docs" / "pictures" / "benchmarks")
 def main(results: Path, pictures: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from benchmarks import ablation, cpu, embed, formats, load, rivals
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import ROOT
 from benchmarks.core.results import Row, last_run, read_rows
 from benchmarks.core.tables import markdown
@@ -65,9 +66,9 @@ def report(results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results")
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "measured.md")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / "docs" / "measured.md")
 def main(results: Path, out: Path) -> None:
     out.write_text(report(results), encoding="utf-8")
     click.echo(out)
