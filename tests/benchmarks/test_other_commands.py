@@ -50,9 +50,31 @@ def test_only_what_changed_beyond_noise_is_shown(tmp_path: Path) -> None:
     assert "commit: abcdef012 -> abcdef012" not in done.stderr and "only before: load/x" in done.stderr
     assert "0 of 2 figures" in compared(before, after, "--least", "40").stdout
     assert "0 of 3 figures" in compared(before, before).stdout
+    assert "no times before: parity/x" in done.stderr
     broken = tmp_path / "c.jsonl"
     broken.write_text("no json\n")
     assert compared(before, broken).exit_code == 2
+
+
+def test_rows_of_every_kind_are_compared_and_foreign_ones_refused(tmp_path: Path) -> None:
+    before, after, other = (tmp_path / f"{name}.jsonl" for name in ("before", "after", "other"))
+    for path, times in ((before, 1), (after, 2)):
+        for turns in ("item", "repetition"):
+            row = {"ok": True, "seconds": [[0.01 * times, 0.03 * times]] * 9}
+            Results(path, MACHINE | {"turns": turns}).add("tiny", "ours", row)
+        scenes = {"row": "direct", "seed": 0, "cost": {"ms": [5.0 * times] * 9}, "machine": "a machine, some versions"}
+        bare = {"stage": "formats", "key": "float32", "ok": True, "ms": [7.0 * times] * 9}
+        with path.open("a") as file:
+            for one in (bare, scenes | {"row": "filler", "cost": None}, scenes):
+                file.write(json.dumps(one) + "\n")
+    done = compared(before, after)
+    assert done.exit_code == 0 and "4 of 4 figures" in done.stdout, done.output
+    assert "| tiny/ours/turns of one item | 20.000 | 40.000 |" in done.stdout
+    assert "| scenes/direct/seed=0 | 5.000 | 10.000 |" in done.stdout
+    assert "no times after: scenes/filler/seed=0" in done.stderr
+    other.write_text('{"name": "x"}\n')
+    done = compared(before, other)
+    assert done.exit_code == 2 and "other.jsonl: row 1 is no row of a benchmark" in done.stderr
 
 
 def test_pictures_come_from_files_and_only_from_them(tmp_path: Path) -> None:
