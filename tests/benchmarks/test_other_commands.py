@@ -145,9 +145,20 @@ def test_every_technique_is_switched_off_or_says_why_not(tmp_path: Path) -> None
     rows = {row["switch"]: row for row in read_rows(tmp_path / "a.jsonl")}
     assert list(rows) == [switch.name for switch in switches.SWITCHES]
     measured = [name for name, row in rows.items() if "sides" in row]
-    assert {"one pass", "prefix cache", "vision cache", "compiled steps"} <= set(measured)
+    assert {"one pass", "prefix cache", "prefix cache, long prompts", "vision cache", "compiled steps"} <= set(measured)
     assert all(len(rows[name]["sides"]["off"]["ms"]) == 2 for name in measured)
     assert "| CUDA graphs | one request | not applicable here: needs a GPU |" in done.stdout
+
+
+def test_forms_of_the_torch_backend_are_measured_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("merged weights", "packed weights")
+    monkeypatch.setattr(ablation, "SWITCHES", [one for one in switches.SWITCHES if one.name in wanted])
+    options = ["--rounds", "2", "--trace", "3", "--kernels", "torch", "--out", str(tmp_path / "a.jsonl")]
+    done = CliRunner().invoke(ablation.main, options)
+    assert done.exit_code == 0, done.output
+    rows = read_rows(tmp_path / "a.jsonl")
+    assert [(row["switch"], len(row["sides"]["off"]["ms"])) for row in rows] == [(name, 2) for name in wanted]
+    assert all("/kernels=torch/" in row["key"] for row in rows) and "| merged weights, on torch |" in done.stdout
 
 
 def test_a_technique_whose_loss_changes_the_vectors_is_not_timed(
