@@ -11,13 +11,17 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4
 
 WAYS := ours,two-pass,one-pass,two-models
 
-.PHONY: demo test lint kernels docs figures benchmarks clean
+.PHONY: demo test nightly lint kernels docs figures benchmarks clean
 
 demo: $(VENV)/installed  ## set up and run the main job
 	$(BIN)/tte demo
 
 test: $(VENV)/installed-dev  ## set up and run the tests
 	$(PYTEST)
+
+# One after another: each takes minutes and the whole machine.
+nightly: $(VENV)/installed-dev  ## the tests that take minutes: the worked example of docs/training.md, SmolLM2, every kernel compiled
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -50,8 +54,9 @@ figures: $(VENV)/installed-dev  ## pictures of the README from a run; pictures a
 benchmarks: $(VENV)/installed-dev  ## what a CPU can measure, on an idle machine; rows go to benchmarks/results
 	$(BIN)/python -m benchmarks.embed --image 16,64 --trace own,0,32 --batch 1,8 --ways $(WAYS)
 	$(BIN)/python -m benchmarks.embed --shape qwen2vl-small --head --image 64 --trace 0,32 --batch 1,8 --ways $(WAYS) --rounds 5
-	$(BIN)/python -m benchmarks.load --rates 8,16,32,64 --seconds 6 --objective-ms 500
+	$(BIN)/python -m benchmarks.load --seconds 6 --objective-ms 500
 	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks.ablation --kernels torch
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q
 
 clean:

@@ -1,6 +1,7 @@
 """What each technique earns: the runtime with and without it, on work where it can matter.
 
     python -m benchmarks.ablation --shape tte-tiny --rounds 15
+    python -m benchmarks.ablation --kernels torch
 
 Both sides must embed alike before either is timed. A technique that earns nothing beyond noise is one to take out.
 Knows the command line and the table; the techniques stand in `benchmarks.switches`.
@@ -16,17 +17,18 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.contest import contest, figures
 from benchmarks.core.machine import machine
 from benchmarks.core.options import budget_option, out_option, place_options
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
 from benchmarks.core.work import Item, conclude, run_items
-from benchmarks.shapes import SHAPES, folder_of, recipe_of
+from benchmarks.shapes import SHAPES, check_room, folder_of, recipe_of
 from benchmarks.steering import Steering
-from benchmarks.switches import SWITCHES, Embed, Switch
+from benchmarks.switches import LONG, SWITCHES, Embed, Switch
 from benchmarks.ways import Runtime
-from tte_runtime.config import EngineConfig
+from tte_runtime.config import KERNELS, EngineConfig
 from tte_runtime.evaluation.compare import TOLERANCE, Arm
 
 __all__ = ["Ablation", "main", "table"]
@@ -43,13 +45,22 @@ class Ablation:
     Args:
         shape, models: what is run. config: resolved.
         image, trace: tokens of a picture and of a trace (`None`: the model's own). rounds: timed.
+        kernels: the backend that was asked for by name, in rows and keys; "" where it was chosen.
     """
 
     def __init__(
-        self, shape: str, models: Path, config: EngineConfig, *, image: int, trace: int | None, rounds: int
+        self,
+        shape: str,
+        models: Path,
+        config: EngineConfig,
+        *,
+        image: int,
+        trace: int | None,
+        rounds: int,
+        kernels: str = "",
     ) -> None:
         self.shape, self.models, self.config = SHAPES[shape], models, config
-        self.image, self.trace, self.rounds = image, trace, rounds
+        self.image, self.trace, self.rounds, self.kernels = image, trace, rounds, kernels
         self.steering = Steering()
         self._with: Runtime | None = None
 
@@ -57,11 +68,13 @@ class Ablation:
         """One a technique."""
         trace = "own" if self.trace is None else self.trace
         where = f"{self.shape.name}/{self.config.device}/{self.config.dtype}/image={self.image}/trace={trace}"
+        where += f"/kernels={self.kernels}" if self.kernels else ""
         for switch in SWITCHES:
             yield Item(STAGE, f"{where}/{switch.name}", partial(self._measure, switch))
 
     def _measure(self, switch: Switch) -> dict[str, Any]:
         setting = {"switch": switch.name, "work": switch.work.words, "shape": self.shape.name}
+        setting |= {"kernels": self.kernels} if self.kernels else {}
         why = switch.needs(self.config)
         if why:
             return {"ok": True, "error": "", "not_applicable": why, **setting}
@@ -120,32 +133,51 @@ def table(rows: Sequence[Row]) -> str:
     """What was measured, a line a technique."""
     lines = []
     for row in rows:
+        name = row.get("switch", row["key"]) + (f", on {row['kernels']}" if "kernels" in row else "")
         if not row["ok"]:
-            lines.append([row.get("switch", row["key"]), row.get("work", ""), f"not timed, {row['error']}", "", "", ""])
+            lines.append([name, row.get("work", ""), f"not timed, {row['error']}", "", "", ""])
         elif "not_applicable" in row:
-            lines.append([row["switch"], row["work"], f"not applicable here: {row['not_applicable']}", "", "", ""])
+            lines.append([name, row["work"], f"not applicable here: {row['not_applicable']}", "", "", ""])
         else:
             with_it, without = row["sides"][ON], row["sides"][OFF]
             ratio, low, high = without["ratio"]
             earns = f"{ratio - 1:+.0%}" if not low <= 1 <= high else "nothing beyond noise"
             times = [f"{side['p50']:.1f}" for side in (with_it, without)]
-            lines.append([row["switch"], row["work"], *times, f"{ratio:.2f} [{low:.2f}, {high:.2f}]", earns])
+            lines.append([name, row["work"], *times, f"{ratio:.2f} [{low:.2f}, {high:.2f}]", earns])
     return markdown(HEADERS, lines)
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="tte-tiny", show_default=True)
 @click.option("--image", default=16, show_default=True, type=click.IntRange(1), help="Tokens of a picture.")
 @click.option("--trace", default=16, show_default=True, type=click.IntRange(0), help="Tokens of every trace.")
 @click.option("--rounds", default=15, show_default=True, type=click.IntRange(1), help="Timed rounds of a technique.")
+@click.option(
+    "--kernels",
+    type=click.Choice(KERNELS),
+    default="auto",
+    show_default=True,
+    help="The backend: some techniques are its.",
+)
 @place_options
 @budget_option
 @out_option("ablation.jsonl")
 def main(
-    shape: str, image: int, trace: int, rounds: int, device: str, dtype: str, models: Path, budget: float, out: Path
+    shape: str,
+    image: int,
+    trace: int,
+    rounds: int,
+    kernels: str,
+    device: str,
+    dtype: str,
+    models: Path,
+    budget: float,
+    out: Path,
 ) -> None:
-    config = EngineConfig(device=device, dtype=dtype).resolve(model_context=2048, bytes_per_token=1)
-    ablation = Ablation(shape, models, config, image=image, trace=trace, rounds=rounds)
+    check_room(SHAPES[shape], image=image + LONG, trace=trace)
+    config = EngineConfig(device=device, dtype=dtype, kernels=kernels).resolve(model_context=2048, bytes_per_token=1)
+    asked = "" if kernels == "auto" else kernels
+    ablation = Ablation(shape, models, config, image=image, trace=trace, rounds=rounds, kernels=asked)
     results = Results(out, machine(config.device))
     todo = list(ablation.items())
     left = run_items(todo, results, budget)

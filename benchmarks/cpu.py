@@ -24,13 +24,16 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
+from benchmarks.core.options import ROWS
 from benchmarks.core.results import Results
 from benchmarks.core.statistics import Summary, paired_ratio
 from benchmarks.core.tables import markdown
 from tte_runtime.config import DTYPES, EngineConfig
 from tte_runtime.engine.request import EngineRequest, EngineResult, KnownTrace, Listener
 from tte_runtime.loading import load_model
+from tte_runtime.models.checkpoint import Checkpoint, read_config
 
 __all__ = ["LEAST_COSINE", "Ours", "Plain", "Written", "main", "measure"]
 
@@ -195,15 +198,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--prompt", default=128, show_default=True, type=click.IntRange(1), help="Tokens of a prompt.")
 @click.option("--trace", default=128, show_default=True, type=click.IntRange(2), help="Tokens of a trace.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Timed requests a way.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Of torch, for all ways.")
-@click.option("--out", type=click.Path(path_type=Path), help="Append the rows to this .jsonl file.")
+@click.option("--out", type=ROWS, help="Append the rows to this .jsonl file.")
 def main(folder: Path, prompt: int, trace: int, rounds: int, threads: int, out: Path | None) -> None:
     torch.set_num_threads(threads)
+    read_config(Checkpoint.of(folder))  # refused here in one line, which transformers' loading is not
+    results = Results(out, machine("cpu", threads=threads)) if out else None
     first, room = Plain(folder, "float32"), prompt + trace
     ways: list[Way] = [first, Ours(folder, "float32", "w16", room), Plain(folder, "bfloat16")]
     ways += [Ours(folder, "bfloat16", "w16", room), Ours(folder, "float32", "w8a8", room)]
@@ -213,8 +218,7 @@ def main(folder: Path, prompt: int, trace: int, rounds: int, threads: int, out: 
             ways, prompt=prompt, trace=trace, rounds=rounds, vocabulary=vocabulary, on_request=lambda: bar.update()
         )
     click.echo(table(rows))
-    if out is not None:
-        results = Results(out, machine("cpu", threads=threads))
+    if results is not None:
         for row in rows:
             results.add("cpu", f"{folder.name}/{prompt}+{trace}/{row['way']}", row)
     sys.exit(0 if all(row["ok"] for row in rows) else 1)

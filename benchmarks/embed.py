@@ -18,13 +18,14 @@ import click
 from tqdm.auto import tqdm
 
 from benchmarks.cell import Cell, measure
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
 from benchmarks.core.options import Whole, budget_option, out_option, place_options
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
 from benchmarks.core.work import INCOMPLETE, Item, run_items
 from benchmarks.floor import measure_ceilings, sizes_of
-from benchmarks.shapes import SHAPES, folder_of, recipe_of
+from benchmarks.shapes import SHAPES, check_room, folder_of, recipe_of
 from benchmarks.ways import DEFAULT_WAYS, OURS, WAYS, Loaded
 from benchmarks.workload import make_batch
 from tte_runtime.config import DTYPES, EngineConfig
@@ -149,7 +150,7 @@ def items(grids: Sequence[Grid]) -> list[Item]:
     return [item for grid in grids for item in grid.items()]
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option(
     "--shape", "shapes", type=click.Choice(list(SHAPES)), multiple=True, default=["tte-tiny"], show_default=True
 )
@@ -182,6 +183,9 @@ def main(
     if unknown or names[0] != OURS:
         raise click.BadParameter(f"--ways must begin with {OURS} and be among {', '.join(WAYS)}, got {ways!r}.")
     cells = [Cell(i, t, b) for i in image for t in trace for b in batch]
+    for shape in shapes:
+        for cell in cells:
+            check_room(SHAPES[shape], image=cell.image, trace=cell.trace)
     place: dict[str, Any] = {"models": models, "device": config.device, "dtype": config.dtype}
     grids = [Grid(shape, cells, ways=names, rounds=rounds, head=head, **place) for shape in shapes]
     results = Results(out, machine(config.device))

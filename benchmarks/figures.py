@@ -2,7 +2,8 @@
 
     python -m benchmarks.figures
 
-A picture whose rows are not there is not drawn, and the command says so. Knows rows and matplotlib; measures nothing.
+Of a file the rows of its last machine and commit are drawn, which the picture names. A picture whose rows are not there
+is not drawn, and the command says so. Knows rows and matplotlib; measures nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 
 import click
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import ROOT
-from benchmarks.core.results import Row, read_rows
+from benchmarks.core.results import Row, last_run, read_rows
 
 __all__ = ["COLOURS", "SOFT", "draw_ratios", "draw_roofline", "draw_waterfall", "main", "new_axes", "save"]
 
@@ -53,29 +55,43 @@ def _where(row: Row) -> str:
 
 
 def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
-    """Stages of one request, a bar a way, of the last row that has them for each shape; False where no row has."""
+    """Milliseconds of one request by stage, a panel a shape, a bar a way; False where no row has them.
+
+    Of a shape the last row that has them is drawn.
+    """
     latest = {row["shape"]: row for row in rows if row.get("ok") and row.get("breakdown")}
     if not latest:
         return False
-    bars = [(f"{shape}\n{way}", stages) for shape, row in latest.items() for way, stages in row["breakdown"].items()]
-    figure, axes = new_axes(9, 0.8 + 0.55 * len(bars))
-    seen: set[str] = set()
-    for place, (_, stages) in enumerate(reversed(bars)):
-        left, total = 0.0, sum(stages.values())
-        for number, stage in enumerate(ORDER):
-            ms = stages.get(stage, 0.0)
-            label = stage if ms and stage not in seen else None
-            seen |= {stage} if ms else set()
-            axes.barh(place, ms / total, left=left, color=COLOURS[number % len(COLOURS)], label=label, height=0.62)
-            left += ms / total
-        axes.text(1.01, place, f"{total:.1f} ms", va="center", fontsize=9)
-    axes.set_yticks(range(len(bars)), [name for name, _ in reversed(bars)])
-    axes.set_xlim(0, 1.14)
-    axes.set_xlabel("share of one request's time")
-    axes.set_title(_where(next(iter(latest.values()))), fontsize=8, color=SOFT)
-    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    most = max(len(row["breakdown"]) for row in latest.values())
+    figure, panels = new_axes(max(8.0, 4.5 * len(latest)), 1.5 + 0.55 * most, panels=len(latest))
+    for axes, (shape, row) in zip(panels, latest.items(), strict=True):
+        _stack(axes, row["breakdown"])
+        cell = row["cell"]
+        trace = "its own trace" if cell["trace"] is None else f"a trace of {cell['trace']} tokens"
+        axes.set_title(f"{shape}: a picture of {cell['image']} tokens, {trace}", fontsize=9)
+    figure.suptitle(_where(row), fontsize=8, color=SOFT)
+    named = {label: mark for axes in panels for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    known = [stage for stage in ORDER if stage in named]
+    figure.legend(
+        [named[stage] for stage in known], known, loc="outside lower center", ncols=5, fontsize=8, frameon=False
+    )
     save(figure, path)
     return True
+
+
+def _stack(axes: Any, ways: dict[str, dict[str, float]]) -> None:
+    """A bar a way, its stages end to end in milliseconds, its sum behind it."""
+    longest = max(sum(stages.values()) for stages in ways.values())
+    for place, stages in enumerate(reversed(ways.values())):
+        left = 0.0
+        for number, stage in enumerate(ORDER):
+            if ms := stages.get(stage, 0.0):
+                axes.barh(place, ms, left=left, color=COLOURS[number % len(COLOURS)], label=stage, height=0.62)
+                left += ms
+        axes.text(left + 0.01 * longest, place, f"{left:.1f}", va="center", fontsize=9)
+    axes.set_yticks(range(len(ways)), list(reversed(ways)))
+    axes.set_xlim(0, 1.12 * longest)
+    axes.set_xlabel("ms of one request")
 
 
 def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
@@ -91,7 +107,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
                 last = row
     if last is None:
         return False
-    figure, all_axes = new_axes(max(5.0, 4.2 * len(panels)), 4.0, panels=len(panels))
+    figure, all_axes = new_axes(max(8.0, 4.2 * len(panels)), 4.0, panels=len(panels))
     ways = sorted({way for panel in panels.values() for way, _ in panel})
     batches = sorted({batch for panel in panels.values() for _, batch in panel})
     for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
@@ -116,7 +132,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
 
 def draw_roofline(rows: Sequence[Row], path: Path) -> bool:
     """Every op's cases under the measured ceilings, a mark an op: our kernels where there are any, else torch forms."""
-    measured = [row for row in rows if row["stage"] == "ops" and row.get("ok")]
+    measured = [row for row in rows if row.get("ok")]
     name = "ours" if any(row["way"] == "ours" for row in measured) else "torch form"
     latest = {row["key"]: row for row in measured if row["way"] == name and row["flops"] and row["us_p50"]}
     if not latest:
@@ -144,16 +160,14 @@ def draw_roofline(rows: Sequence[Row], path: Path) -> bool:
 
 
 def draw_load(rows: Sequence[Row], path: Path) -> bool:
-    """Requests a second that met the objective, over those that came, a line a system."""
-    found: dict[str, dict[float, float]] = {}
-    last: Row | None = None
-    for row in rows:
-        if row["stage"] == "load" and row.get("ok"):
-            arrived = len(row["ms"]) / row["seconds"]
-            found.setdefault(row["system"], {})[arrived] = row["goodput"]
-            last = row
-    if last is None:
+    """Requests a second that met the objective, over those that came, a line a system; of the last row's objective."""
+    timed = [row for row in rows if row.get("ok")]
+    if not timed:
         return False
+    last, found = timed[-1], dict[str, dict[float, float]]()
+    for row in timed:
+        if row["objective_ms"] == last["objective_ms"]:
+            found.setdefault(row["system"], {})[len(row["ms"]) / row["seconds"]] = row["goodput"]
     figure, axes = new_axes(9, 4.0)
     for number, (system, points) in enumerate(found.items()):
         arrived = sorted(points)
@@ -178,13 +192,13 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Row], Path], bool]]] = {
 }
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results")
 @click.option("--pictures", type=click.Path(path_type=Path), default=ROOT / "docs" / "pictures" / "benchmarks")
 def main(results: Path, pictures: Path) -> None:
     for name, (source, draw) in PICTURES.items():
         path = results / source
-        if path.is_file() and draw(read_rows(path), pictures / name):
+        if path.is_file() and draw(last_run(read_rows(path), path.stem), pictures / name):
             click.echo(pictures / name)
         else:
             click.echo(f"{name} is not drawn: {path} has no rows for it.", err=True)

@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
+from benchmarks.core.options import ROWS
 from benchmarks.core.results import Results
 from benchmarks.core.statistics import Summary
 from benchmarks.core.tables import markdown
@@ -79,11 +81,11 @@ def table(rows: dict[str, Any]) -> str:
     """A line a format."""
     lines = []
     for name, row in rows.items():
-        same = row["cosine_of_same_traces"]
+        same, spread = row["cosine_of_same_traces"], Summary.of(row["ms"])
         lines.append(
             [
                 name,
-                f"{row['ms']['p50']:.1f} ({row['ms']['least']:.1f} to {row['ms']['most']:.1f})",
+                f"{spread.p50:.1f} ({spread.least:.1f} to {spread.most:.1f})",
                 f"{row['cosine_mean']:.5f}",
                 f"{row['cosine_least']:.5f}",
                 "none" if same is None else f"{same:.6f}",
@@ -95,16 +97,17 @@ def table(rows: dict[str, Any]) -> str:
     return markdown(headers, lines)
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--per-kind", default=100, show_default=True, type=click.IntRange(1), help="Questions of each kind.")
 @click.option("--pool", default=1000, show_default=True, type=click.IntRange(1), help="Documents at least.")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="Timed rounds.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of torch.")
-@click.option("--out", type=click.Path(path_type=Path), help="Append the rows to this .jsonl file.")
+@click.option("--out", type=ROWS, help="Append the rows to this .jsonl file.")
 def main(per_kind: int, pool: int, rounds: int, threads: int, out: Path | None) -> None:
     torch.set_num_threads(threads)
     tests = make_tests(per_kind)
     documents = make_pool(tests, size=pool)
+    results = Results(out, machine("cpu", per_kind=per_kind, pool=len(documents), threads=threads)) if out else None
     with ExitStack() as stack:
         embedders = {
             name: stack.enter_context(Embedder.from_pretrained("tte-tiny", device="cpu", **options))
@@ -112,10 +115,9 @@ def main(per_kind: int, pool: int, rounds: int, threads: int, out: Path | None) 
         }
         rows = losses(embedders, tests, documents)
         for name, spent in times(embedders, make_tests(2), rounds).items():
-            rows[name]["ms"] = Summary.of(spent).to_json()
+            rows[name]["ms"] = [round(value, 4) for value in spent]
     click.echo(table(rows))
-    if out is not None:
-        results = Results(out, machine("cpu", per_kind=per_kind, pool=len(documents), threads=threads))
+    if results is not None:
         for name, row in rows.items():
             results.add("formats", name, row)
 

@@ -1,6 +1,6 @@
 """Serving under load: how many requests a second still meet a latency objective, a corpus job beside them.
 
-    python -m benchmarks.load --rates 2,4,8 --seconds 10 --objective-ms 1000
+    python -m benchmarks.load --rates 8,32,64,128,256 --seconds 6 --objective-ms 500
 
 Requests arrive at random at a given rate, whatever the system does (open loop), so latency counts from when a request
 was due. Every system gets the same arrivals, starts with empty caches, and was first shown to embed alike. Knows the
@@ -9,6 +9,7 @@ command line and the table.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,14 +20,15 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
-from benchmarks.core.options import Rates, budget_option, out_option, place_options
+from benchmarks.core.options import Amount, Rates, budget_option, out_option, place_options
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
 from benchmarks.core.work import Item, conclude, run_items
-from benchmarks.shapes import SHAPES, folder_of, recipe_of
+from benchmarks.shapes import SHAPES, check_room, folder_of, recipe_of
 from benchmarks.systems import DynamicBatching, RuntimeSystem, System
-from benchmarks.traffic import Traffic, make_traffic
+from benchmarks.traffic import SIZES, Traffic, make_traffic
 from benchmarks.ways import OURS, TWO_PASS, Loaded, Runtime
 from benchmarks.workload import make_batch
 from tte_runtime.config import EngineConfig
@@ -37,7 +39,7 @@ __all__ = ["main", "play", "table"]
 STAGE = "load"
 HEADERS = (*("requests/s", "system", "within objective/s", "share", "p50 ms", "p95 ms", "p99 ms", "corpus items/s"),)
 IN_WORK = 4  # corpus requests at any time
-CORPUS_RATE = 40  # items of the job for every second: more than any system here gets done
+RATES = "8,32,64,128,256"  # of tte-tiny on a CPU: from what every system answers to what breaks all of them
 SYSTEMS = {
     OURS: "this runtime",
     "ours, one at a time": "this runtime with max_batch_size=1",
@@ -46,32 +48,35 @@ SYSTEMS = {
 }
 
 
-def play(system: System, traffic: Traffic, *, objective: float, seconds: float) -> dict[str, Any]:
+def play(
+    system: System, traffic: Traffic, *, objective: float, seconds: float, in_work: int = IN_WORK
+) -> dict[str, Any]:
     """Send the traffic and wait for what comes back, at most the objective beyond the last arrival.
 
     Args:
-        objective: seconds a request may take. seconds: how long requests arrive.
+        objective: seconds a request may take. seconds: how long requests arrive, and the corpus job goes on.
+        in_work: items of the job at any time.
 
     Returns:
         latencies in ms (None: not done in time to be known), and corpus items done a second.
     """
     latencies: list[float | None] = [None] * len(traffic.arrivals)
     finished, corpus_done = threading.Semaphore(0), 0
-    corpus = iter(traffic.corpus)  # each item once: a cache must not do a job's work
+    numbers = itertools.count()  # each item once, and no end to them: what a system gets done is its own limit
     start = time.perf_counter()
 
     def next_of_corpus() -> None:
         nonlocal corpus_done
         corpus_done += 1
-        if time.perf_counter() - start < seconds and (item := next(corpus, None)) is not None:
-            system.submit(item, "corpus", next_of_corpus)
+        if time.perf_counter() - start < seconds:
+            system.submit(traffic.corpus(next(numbers)), "corpus", next_of_corpus)
 
     def done(number: int, due: float) -> None:
         latencies[number] = 1000 * (time.perf_counter() - due)
         finished.release()
 
-    for _ in range(min(IN_WORK, len(traffic.corpus))):
-        system.submit(next(corpus), "corpus", next_of_corpus)
+    for _ in range(in_work):
+        system.submit(traffic.corpus(next(numbers)), "corpus", next_of_corpus)
     for number, arrival in enumerate(traffic.arrivals):
         due = start + arrival.at
         time.sleep(max(0.0, due - time.perf_counter()))
@@ -125,7 +130,7 @@ class Contest:
             self._load()
         if name in self._failures:
             return {"ok": False, "error": self._failures[name], "system": name, "rate": rate}
-        traffic = make_traffic(self.shape, rate, seconds, corpus=IN_WORK + int(CORPUS_RATE * seconds))
+        traffic = make_traffic(self.shape, rate, seconds)
         found = play(self._systems[name], traffic, objective=objective_ms / 1000, seconds=seconds)
         figures = summary(found["ms"], objective_ms=objective_ms, seconds=seconds)
         setting = {"shape": self.shape.name, "trace": self.trace, "objective_ms": objective_ms, "seconds": seconds}
@@ -174,11 +179,11 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(HEADERS, lines)
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="tte-tiny", show_default=True)
-@click.option("--rates", type=Rates(), default="2,4,8", show_default=True, help="Requests a second, rising.")
-@click.option("--seconds", default=8.0, show_default=True, help="How long requests arrive at each rate.")
-@click.option("--objective-ms", default=1000.0, show_default=True, help="What a request may take.")
+@click.option("--rates", type=Rates(), default=RATES, show_default=True, help="Requests a second, rising.")
+@click.option("--seconds", default=8.0, show_default=True, type=Amount(), help="How long requests arrive at each rate.")
+@click.option("--objective-ms", default=1000.0, show_default=True, type=Amount(), help="What a request may take.")
 @click.option("--trace", default=16, show_default=True, type=click.IntRange(0), help="Tokens of every trace.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Most requests in work at once.")
 @place_options
@@ -197,6 +202,7 @@ def main(
     budget: float,
     out: Path,
 ) -> None:
+    check_room(SHAPES[shape], image=max(SIZES), trace=trace)
     contest = Contest(shape, models, device=device, dtype=dtype, trace=trace, batch=batch)
     results = Results(out, machine(contest.config.device))
     todo = list(contest.items(rates, seconds=seconds, objective_ms=objective_ms))

@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 
 from benchmarks import ablation, cpu, embed, formats, load, rivals
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import ROOT
-from benchmarks.core.results import Row, read_rows
+from benchmarks.core.results import Row, last_run, read_rows
 from benchmarks.core.tables import markdown
 
 __all__ = ["main", "report"]
@@ -57,19 +58,17 @@ def report(results: Path) -> str:
     parts = ["# Measured", source]
     for name, (title, table) in TABLES.items():
         path = results / f"{name}.jsonl"
-        rows = read_rows(path) if path.is_file() else []
+        rows = last_run(read_rows(path), name) if path.is_file() else []
         if not rows:
             continue
-        machine = rows[-1]["machine"]
-        latest = {row["key"]: row for row in rows if row["machine"] == machine and row["stage"] == name}
-        where = ", ".join(f"{key} {value}" for key, value in machine.items())
-        parts += [f"## {title}", f"{where}; {rows[-1]['date']}", table(list(latest.values()))]
+        where = ", ".join(f"{key} {value}" for key, value in rows[-1]["machine"].items())
+        parts += [f"## {title}", f"{where}; {rows[-1]['date']}", table(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results")
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "measured.md")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / "docs" / "measured.md")
 def main(results: Path, out: Path) -> None:
     out.write_text(report(results), encoding="utf-8")
     click.echo(out)

@@ -23,6 +23,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks.baselines.rival import Rival, RivalError
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.contest import contest, figures
 from benchmarks.core.machine import machine
 from benchmarks.core.options import out_option
@@ -35,6 +36,7 @@ from benchmarks.workload import make_batch
 from tte_runtime.config import EngineConfig
 from tte_runtime.evaluation.compare import Arm
 from tte_runtime.inputs.items import parse_item
+from tte_runtime.models.checkpoint import Checkpoint, read_config
 from tte_runtime.recipes.base import Recipe
 from tte_runtime.recipes.registry import choose_recipe
 from tte_runtime.types import Think
@@ -145,7 +147,7 @@ def _recipe(folder: Path) -> Recipe:
     return replace(plain, name="rivals", roles=roles, stop=(end,), close=(end,), max_trace_tokens=LONGEST)
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option(
     "--model",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -181,7 +183,9 @@ def main(
         model = model or smollm2()
     except Unavailable as error:
         raise click.UsageError(f"SmolLM2 cannot be had here: {error} Name another --model.") from error
+    read_config(Checkpoint.of(model))  # refused here in one line, which transformers' loading is not
     config = EngineConfig(device=device, dtype=dtype).resolve(model_context=2048, bytes_per_token=1)
+    results = Results(out, machine(config.device))
     loaded = Loaded(model, _recipe(model), device=config.device, dtype=config.dtype)
     with ExitStack() as open_rivals:
         open_rivals.callback(loaded.close)
@@ -198,7 +202,7 @@ def main(
         row = compare(loaded, rivals, items, trace=trace, rounds=rounds)
     what = f"image={image}" if image else f"prompt={prompt}"
     key = f"{model.name}/{config.device}/{config.dtype}/{what}/trace={trace}/batch={batch}/{len(named)} rivals"
-    row = Results(out, machine(config.device)).add("rivals", key, row)
+    row = results.add("rivals", key, row)
     click.echo(table(row))
     if row["error"]:
         click.echo(row["error"], err=True)

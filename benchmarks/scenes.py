@@ -16,8 +16,10 @@ from statistics import fmean, median
 
 import click
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import ROOT
-from benchmarks.core.results import Row, read_rows
+from benchmarks.core.options import ROWS
+from benchmarks.core.results import ResultsError, Row, read_rows
 from benchmarks.figures import COLOURS, SOFT, new_axes, save
 
 __all__ = ["Point", "curves", "draw", "main"]
@@ -104,11 +106,15 @@ def _bars(spreads: Sequence[tuple[float, float, float]]) -> list[list[float]]:
     return [[value - low for value, low, _ in spreads], [high - value for value, _, high in spreads]]
 
 
-@click.command(help=__doc__)
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "results" / "scenes.jsonl")
-@click.option("--picture", type=click.Path(path_type=Path), default=ROOT / "docs" / "pictures" / "scenes.png")
+@click.command(cls=PlainCommand, help=__doc__)
+@click.option("--results", type=ROWS, default=ROOT / "benchmarks" / "results" / "scenes.jsonl")
+@click.option("--picture", type=ROWS, default=ROOT / "docs" / "pictures" / "scenes.png")
 def main(results: Path, picture: Path) -> None:
-    if results.is_file() and draw(read_rows(results), picture):
+    rows = read_rows(results) if results.is_file() else []
+    for number, row in enumerate(rows, start=1):
+        if not {"system", "title", "budget", "control", "cost", "seed", "data"} <= row.keys():
+            raise ResultsError(f"{results}: row {number} is none of `tte eval scenes`. Name the scenes.jsonl it wrote.")
+    if draw(rows, picture):
         click.echo(picture)
     else:
         click.echo(f"{picture.name} is not drawn: {results} has no rows that were timed.", err=True)

@@ -18,14 +18,16 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
+from tte_runtime.errors import ContextError
 from tte_runtime.heads.reference import ReferenceHead
 from tte_runtime.models.checkpoint import find_folder
 from tte_runtime.recipes.base import Recipe, RolePrompt
 from tte_runtime.recipes.registry import choose_recipe
 
-__all__ = ["SHAPES", "Shape", "folder_of", "recipe_of"]
+__all__ = ["SHAPES", "Shape", "check_room", "folder_of", "recipe_of"]
 
 TINY = "tte-tiny"
+WORDS = 64  # tokens that the words of a prompt take at most, what surrounds them included
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # the published ones lie outside a small vocabulary
 QWEN2_ROPE = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]}
 
@@ -139,6 +141,24 @@ def recipe_of(shape: Shape, *, head: bool = False) -> Recipe:
         return tiny
     roles = {role: RolePrompt(prompt.prompt, think=True) for role, prompt in tiny.roles.items()}
     return replace(tiny, name="benchmark", roles=roles, readout="last")
+
+
+def check_room(shape: Shape, *, image: int, trace: int | None) -> None:
+    """Refuse at the door what cannot fit, on which plain transformers would spend minutes before the engine does.
+
+    Args:
+        shape: whose context it is. image: tokens of a picture. trace: tokens of a trace, `None` for the model's own.
+
+    Raises:
+        ContextError: a picture, a prompt's words and the trace are more than the model's context.
+    """
+    text = dict(shape.text) or json.loads((find_folder(TINY) / "config.json").read_text())["text_config"]
+    context = text["max_position_embeddings"]
+    if image + WORDS + (trace or 0) > context:
+        raise ContextError(
+            f"a picture of {image} tokens, up to {WORDS} of words and a trace of {trace or 0} must fit the "
+            f"{context} tokens of {shape.name}'s context. Ask for a smaller picture or a shorter trace."
+        )
 
 
 def folder_of(shape: Shape, cache: Path, *, image_tokens: int, device: str, dtype: torch.dtype) -> Path:

@@ -9,7 +9,6 @@ stopped. Progress goes to stderr, the table to stdout. Times nothing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
-from benchmarks.core.results import Results
+from benchmarks.core.options import Amount, out_option
+from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
-from benchmarks.core.work import INCOMPLETE, Item, run_items
+from benchmarks.core.work import Item, conclude, run_items
 from tte_runtime import Embedder, Think
 from tte_runtime.evaluation.scenes import Document, Test, judge_retrieval, make_pool, make_tests
 
@@ -64,14 +65,14 @@ def measure(embedder: Embedder, tests: Sequence[Test], pool: Sequence[Document],
     }
 
 
-def table(results: Results) -> str:
+def table(rows: Sequence[Row]) -> str:
     """What was measured, a way and setting a line."""
-    rows = [
-        [key, f"{row['spent_tokens']:.1f}", f"{row['trace_tokens']:.1f}", f"{100 * row['mean_hit_at_1']:.1f} %"]
-        for key, row in results.stage("thinking").items()
+    lines = [
+        [row["key"], f"{row['spent_tokens']:.1f}", f"{row['trace_tokens']:.1f}", f"{100 * row['mean_hit_at_1']:.1f} %"]
+        for row in rows
         if row["ok"]
     ]
-    return markdown(["way", "tokens spent", "of the trace", "Hit@1, mean over kinds"], rows)
+    return markdown(["way", "tokens spent", "of the trace", "Hit@1, mean over kinds"], lines)
 
 
 def draw(results: Results, path: Path) -> None:
@@ -97,18 +98,26 @@ def draw(results: Results, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@click.command(help=__doc__)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results/thinking.jsonl"))
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw the curves here.")
-@click.option("--per-kind", default=100, show_default=True, help="Held-out questions of each kind.")
-@click.option("--pool", default=1000, show_default=True, help="Documents at least.")
-@click.option("--budget", default=3600.0, show_default=True, help="Seconds; what is left is done by the next run.")
+@click.command(cls=PlainCommand, help=__doc__)
+@out_option("thinking.jsonl")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves here.")
+@click.option(
+    "--per-kind", default=100, show_default=True, type=click.IntRange(1), help="Held-out questions of each kind."
+)
+@click.option("--pool", default=1000, show_default=True, type=click.IntRange(1), help="Documents at least.")
+@click.option(
+    "--budget",
+    default=3600.0,
+    show_default=True,
+    type=Amount(zero=True),
+    help="Seconds; what is left is done by the next run.",
+)
 def main(out: Path, picture: Path | None, per_kind: int, pool: int, budget: float) -> None:
     """The command; see the module."""
     tests = make_tests(per_kind)
     documents = make_pool(tests, size=pool)
+    results = Results(out, machine("cpu", per_kind=per_kind, pool=len(documents)))
     with Embedder.from_pretrained("tte-tiny") as embedder:
-        results = Results(out, machine("cpu", per_kind=per_kind, pool=len(documents)))
         vectors = embedder.embed(
             [one.item for one in documents], role="document", priority="corpus", show_progress_bar=True
         )
@@ -118,12 +127,9 @@ def main(out: Path, picture: Path | None, per_kind: int, pool: int, budget: floa
             for name, think in settings.items()
         ]
         left = run_items(items, results, budget)
-    click.echo(table(results))
     if picture is not None and results.stage("thinking"):
         draw(results, picture)
-    if left:
-        click.echo(f"{left} items left: run the same command again.", err=True)
-        sys.exit(INCOMPLETE)
+    conclude(items, left, results, table)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ import click
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
+from benchmarks.core.options import ROWS, Whole
 from benchmarks.core.results import Results
 from benchmarks.core.statistics import Summary, paired_ratio
 from benchmarks.core.tables import markdown
@@ -70,27 +72,26 @@ def table(found: Comparison) -> str:
     return markdown(["way", "ms a question", f"times as long as {ours} [95 %]", "largest vector error"], lines)
 
 
-@click.command(help=__doc__)
+@click.command(cls=PlainCommand, help=__doc__)
 @click.option("--per-kind", default=2, show_default=True, type=click.IntRange(1), help="Questions of each kind.")
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(1), help="Timed rounds.")
-@click.option("--threads", default="1,2", show_default=True, help="Numbers of threads to try.")
+@click.option("--threads", type=Whole(least=1), default="1,2", show_default=True, help="Numbers of threads to try.")
 @click.option("--turns", multiple=True, type=click.Choice(get_args(Turns)), help="Only these (repeatable).")
-@click.option("--out", type=click.Path(path_type=Path), help="Append the rows to this .jsonl file.")
-def main(per_kind: int, rounds: int, threads: str, turns: tuple[Turns, ...], out: Path | None) -> None:
-    counts, items = [int(count) for count in threads.split(",")], [test.item for test in make_tests(per_kind)]
+@click.option("--out", type=ROWS, help="Append the rows to this .jsonl file.")
+def main(per_kind: int, rounds: int, threads: list[int], turns: tuple[Turns, ...], out: Path | None) -> None:
+    items = [test.item for test in make_tests(per_kind)]
     turns = turns or get_args(Turns)
+    files = {turn: Results(out, machine("cpu", per_kind=per_kind, turns=turn)) for turn in turns} if out else {}
     with ExitStack() as stack:
-        arms = _arms(stack, counts)
+        arms = _arms(stack, threads)
         total = len(turns) * len(arms) * len(items) * (rounds + 1)
         bar = stack.enter_context(tqdm(total=total, unit="question", disable=None))
         found = {turn: compare(arms, items, repetitions=rounds, turns=turn, on_item=bar.update) for turn in turns}
     for turn, comparison in found.items():
         click.echo(f"## Turns of one {turn}\n\n{table(comparison)}\n")
-        if out is not None:
-            results = Results(out, machine("cpu", per_kind=per_kind, turns=turn))
-            for arm in comparison.arms:
-                row = {"ok": arm.parity.holds, "max_error": arm.parity.max_error, "seconds": arm.seconds}
-                results.add("tiny", arm.name, row)
+        for arm in comparison.arms if turn in files else ():
+            row = {"ok": arm.parity.holds, "max_error": arm.parity.max_error, "seconds": arm.seconds}
+            files[turn].add("tiny", arm.name, row)
     sys.exit(0 if all(comparison.parity_holds for comparison in found.values()) else 1)
 
 

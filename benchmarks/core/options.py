@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +12,40 @@ import click
 
 from benchmarks.core.machine import ROOT
 
-__all__ = ["MODELS", "Rates", "Whole", "budget_option", "out_option", "place_options"]
+__all__ = ["MODELS", "ROWS", "Amount", "Rates", "Whole", "budget_option", "out_option", "place_options"]
 
 MODELS = Path(tempfile.gettempdir()) / "tte-benchmark-models"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+ROWS = click.Path(dir_okay=False, path_type=Path)  # a file of rows
+
+
+class Amount(click.FloatRange):
+    """A finite number above 0, or from 0 on with `zero`."""
+
+    def __init__(self, *, zero: bool = False) -> None:
+        super().__init__(min=0, min_open=not zero)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; fails like every option of click, for nan and inf too, which pass a range."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return found
+
+
 budget_option = click.option(
-    "--budget", default=600.0, show_default=True, help="Seconds after which no new work begins; run again to go on."
+    "--budget",
+    default=600.0,
+    show_default=True,
+    type=Amount(zero=True),
+    help="Seconds after which no new work begins; run again to go on.",
 )
 
 
 def out_option(name: str) -> Callable[[Decorated], Decorated]:
     """--out, by default a file of that name among the committed results."""
     default = ROOT / "benchmarks" / "results" / name
-    return click.option(
-        "--out", type=click.Path(path_type=Path), default=default, help=f"Rows; default: benchmarks/results/{name}."
-    )
+    return click.option("--out", type=ROWS, default=default, help=f"Rows; default: benchmarks/results/{name}.")
 
 
 def place_options(command: Decorated) -> Decorated:
@@ -52,7 +72,7 @@ class Rates(click.ParamType):
             found = [float(word) for word in str(value).split(",")]
         except ValueError:
             self.fail(f"{value!r} is no list of numbers", param, ctx)
-        if min(found) <= 0:
+        if not all(0 < rate < math.inf for rate in found):
             self.fail(f"{value!r} must be positive numbers", param, ctx)
         return found
 

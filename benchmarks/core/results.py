@@ -9,29 +9,48 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Results", "Row", "read_rows"]
+__all__ = ["Results", "ResultsError", "Row", "last_run", "read_rows"]
 
 Row = dict[str, Any]
+
+
+class ResultsError(ValueError):
+    """A file is no file of results; says which line, and the remedy."""
 
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a file, of whatever machine, in order; the rest of a last line that was cut off is left out.
 
     Raises:
-        ValueError: another line is not JSON.
+        ResultsError: another line is not a JSON object, or the file is no text.
     """
     rows = []
-    whole, _, _ = path.read_text().rpartition("\n")
+    try:
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{path} is no text, so no file of results. Name another file.") from error
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {number} is not JSON. Move the file away to start anew.") from error
+            raise ResultsError(f"{path}: line {number} is not JSON. Name another file, or move it away.") from error
+        if not isinstance(row, dict):
+            raise ResultsError(f"{path}: line {number} is no JSON object. Name another file, or move it away.")
+        rows.append(row)
     return rows
+
+
+def last_run(rows: Sequence[Row], stage: str) -> list[Row]:
+    """Of a stage the rows of its last machine, versions and commit, the latest of each piece of work.
+
+    Figures of two commits are no table and no curve; who shows rows under one commit's name takes them from here.
+    """
+    own = [row for row in rows if row.get("stage") == stage]
+    return list({row["key"]: row for row in own if row["machine"] == own[-1]["machine"]}.values())
 
 
 class Results:
@@ -42,7 +61,7 @@ class Results:
         machine: what identifies device, versions and commit; stored in each row and compared as a whole.
 
     Raises:
-        ValueError: a line that is not JSON, other than a last one that was cut off while it was written.
+        ResultsError: a line that is no JSON object, other than a last one that was cut off while it was written.
     """
 
     def __init__(self, path: Path, machine: Mapping[str, Any]) -> None:
@@ -53,7 +72,7 @@ class Results:
         if not path.exists():
             return
         for row in read_rows(path):
-            if row["machine"] == self.machine:
+            if row.get("machine") == self.machine:
                 self._rows[row["stage"], row["key"]] = row
         whole, end, cut_off = path.read_text().rpartition("\n")
         if cut_off:  # a run was killed in the middle of a line; that work is done again

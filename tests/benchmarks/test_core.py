@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from benchmarks.core.ceiling import flop_rate, read_bandwidth
 from benchmarks.core.machine import machine
 from benchmarks.core.memory import peak_bytes
-from benchmarks.core.results import Results, read_rows
+from benchmarks.core.results import Results, ResultsError, last_run, read_rows
 from benchmarks.core.statistics import Summary, paired_ratio, ratio_of
 from benchmarks.core.tables import markdown
 from tte_runtime.evaluation.compare import Arm, take_turns
@@ -88,3 +89,37 @@ def test_a_machine_says_what_decides_a_figure() -> None:
 
 def test_a_table() -> None:
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+def test_what_is_made_from_results_changes_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    names = ("code.py", "docs/measured.md", "docs/pictures/load.png", "benchmarks/results/load.jsonl")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "x")
+    monkeypatch.setattr("benchmarks.core.machine.ROOT", tmp_path)
+    for name in names[1:]:
+        (tmp_path / name).write_text("after")
+    assert not machine("cpu")["commit"].endswith("+changes")
+    (tmp_path / "code.py").write_text("after")
+    assert machine("cpu")["commit"].endswith("+changes")
+
+
+def test_of_a_file_the_last_run_of_a_stage_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    for commit, keys in (("old", "xy"), ("new", "yz"), ("new", "z")):
+        for key in keys:
+            Results(path, {"commit": commit}).add("embed", key, {"ok": True})
+    Results(path, {"commit": "newest"}).add("decode", "x", {"ok": True})
+    found = last_run(read_rows(path), "embed")
+    assert [(row["machine"]["commit"], row["key"]) for row in found] == [("new", "y"), ("new", "z")]
+    assert last_run([], "embed") == []
+    for line in ("[1]\n", "no json\n"):
+        path.write_text(line)
+        with pytest.raises(ResultsError, match="line 1"):
+            read_rows(path)

@@ -76,7 +76,7 @@ def test_formats_gives_loss_and_time_of_each(tmp_path: Path) -> None:
     assert rows["float32"]["cosine_least"] > 0.99999
     assert rows["float32"]["same_traces"] == 1
     for row in rows.values():
-        assert row["cosine_of_same_traces"] > 0.95 and row["ms"]["p50"] > 0
+        assert row["cosine_of_same_traces"] > 0.95 and len(row["ms"]) == 1 and row["ms"][0] > 0
 
 
 def test_tiny_compares_ours_with_both_kinds_of_plain(tmp_path: Path) -> None:

@@ -41,23 +41,27 @@ class OneAtATime:
 
 
 def test_traffic_is_seeded_open_and_mixed() -> None:
-    traffic = make_traffic(TINY, 20, 3, corpus=5)
-    again = make_traffic.__wrapped__(TINY, 20, 3, corpus=5)
+    traffic = make_traffic(TINY, 20, 3)
+    again = make_traffic.__wrapped__(TINY, 20, 3)
     assert [a.at for a in traffic.arrivals] == [a.at for a in again.arrivals]
-    assert 30 <= len(traffic.arrivals) <= 90 and traffic.arrivals[-1].at < 3 and len(traffic.corpus) == 5
+    assert 30 <= len(traffic.arrivals) <= 90 and traffic.arrivals[-1].at < 3
     assert len({a.item["image"].size for a in traffic.arrivals}) == 3
-    boards = [a.item["image"].resize((28, 28)).tobytes() for a in traffic.arrivals]
+    boards = [a.item["image"].getpixel((0, 0)) for a in traffic.arrivals]
     assert 0.3 < len(set(boards)) / len(boards) < 0.9, "some boards are asked about again"
-    assert len(make_traffic(TINY, 0.001, 1, corpus=0).arrivals) == 1
+    assert len(make_traffic(TINY, 0.001, 1).arrivals) == 1
+    job = [traffic.corpus(number) for number in range(5000)]  # some hundred a second, for several seconds
+    pictures = {(item["image"].size, item["image"].tobytes()) for item in job}
+    assert len(pictures) == len({item["text"] for item in job}) == len(job), "a cache would do the job's work"
+    assert not pictures & {(a.item["image"].size, a.item["image"].tobytes()) for a in traffic.arrivals}
 
 
 def test_latency_counts_from_when_a_request_was_due() -> None:
     system = OneAtATime(0.1)
     arrivals = [Arrival(0.0, {}) for _ in range(4)]
-    found = load.play(system, Traffic(arrivals, []), objective=5, seconds=0.1)
+    found = load.play(system, Traffic(arrivals, dict), objective=5, seconds=0.1, in_work=0)
     assert system.dropped == 1 and system.seen == ["interactive"] * 4
     assert sorted(found["ms"])[-1] > 380 and sorted(found["ms"])[0] < 390
-    late = load.play(OneAtATime(5), Traffic(arrivals, []), objective=0.1, seconds=0.0)
+    late = load.play(OneAtATime(5), Traffic(arrivals, dict), objective=0.1, seconds=0.0, in_work=0)
     assert late["ms"] == [None] * 4
 
 
@@ -88,14 +92,29 @@ def test_dynamic_batching_takes_what_waits_interactive_first() -> None:
     system.drop()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--rates", "2,0"), ("--rates", "fast"), ("--trace", "-1")])
+def test_a_corpus_job_ends_with_the_arrivals_and_not_before() -> None:
+    asked: list[int] = []
+    traffic = Traffic([Arrival(0.3, {})], lambda number: asked.append(number) or {})
+    found = load.play(OneAtATime(0.001), traffic, objective=5, seconds=0.3, in_work=2)
+    assert sorted(asked) == list(range(len(asked))) and len(asked) > 2 and found["corpus_per_s"] > 0
+
+
+REFUSED = [
+    *(("--rates", value) for value in ("2,0", "fast", "nan", "inf")),
+    *(("--seconds", value) for value in ("0", "-1", "nan", "inf")),
+    *(("--objective-ms", "-5"), ("--budget", "-1"), ("--trace", "-1"), ("--trace", "5000")),
+    *(("--device", "toaster"), ("--dtype", "int3"), ("--out", ".")),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), REFUSED)
 def test_what_is_refused(tmp_path: Path, option: str, value: str) -> None:
     done = CliRunner().invoke(load.main, ["--out", str(tmp_path / "x"), option, value])
-    assert done.exit_code == 2 and not done.stdout
+    assert done.exit_code == 2 and not done.stdout and not (tmp_path / "x").exists()
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
 
 
-def test_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "CORPUS_RATE", 4)
+def test_a_real_run(tmp_path: Path) -> None:
     out = tmp_path / "load.jsonl"
     options = ["--rates", "4", "--seconds", "1", "--trace", "2", "--objective-ms", "30000", "--out", str(out)]
     done = CliRunner().invoke(load.main, options)

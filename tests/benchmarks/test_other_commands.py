@@ -50,9 +50,31 @@ def test_only_what_changed_beyond_noise_is_shown(tmp_path: Path) -> None:
     assert "commit: abcdef012 -> abcdef012" not in done.stderr and "only before: load/x" in done.stderr
     assert "0 of 2 figures" in compared(before, after, "--least", "40").stdout
     assert "0 of 3 figures" in compared(before, before).stdout
+    assert "no times before: parity/x" in done.stderr
     broken = tmp_path / "c.jsonl"
     broken.write_text("no json\n")
     assert compared(before, broken).exit_code == 2
+
+
+def test_rows_of_every_kind_are_compared_and_foreign_ones_refused(tmp_path: Path) -> None:
+    before, after, other = (tmp_path / f"{name}.jsonl" for name in ("before", "after", "other"))
+    for path, times in ((before, 1), (after, 2)):
+        for turns in ("item", "repetition"):
+            row = {"ok": True, "seconds": [[0.01 * times, 0.03 * times]] * 9}
+            Results(path, MACHINE | {"turns": turns}).add("tiny", "ours", row)
+        scenes = {"row": "direct", "seed": 0, "cost": {"ms": [5.0 * times] * 9}, "machine": "a machine, some versions"}
+        bare = {"stage": "formats", "key": "float32", "ok": True, "ms": [7.0 * times] * 9}
+        with path.open("a") as file:
+            for one in (bare, scenes | {"row": "filler", "cost": None}, scenes):
+                file.write(json.dumps(one) + "\n")
+    done = compared(before, after)
+    assert done.exit_code == 0 and "4 of 4 figures" in done.stdout, done.output
+    assert "| tiny/ours/turns of one item | 20.000 | 40.000 |" in done.stdout
+    assert "| scenes/direct/seed=0 | 5.000 | 10.000 |" in done.stdout
+    assert "no times after: scenes/filler/seed=0" in done.stderr
+    other.write_text('{"name": "x"}\n')
+    done = compared(before, other)
+    assert done.exit_code == 2 and "other.jsonl: row 1 is no row of a benchmark" in done.stderr
 
 
 def test_pictures_come_from_files_and_only_from_them(tmp_path: Path) -> None:
@@ -65,6 +87,26 @@ def test_pictures_come_from_files_and_only_from_them(tmp_path: Path) -> None:
     drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
     assert drawn == ["load.png", "ratios.png", "waterfall.png"] and "roofline.png is not drawn" in done.stderr
     assert all((tmp_path / "drawn" / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
+
+
+def test_a_picture_shows_one_commit_and_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, drawn = tmp_path / "results", dict[str, Any]()
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update({path.name: figure}))
+    load = {"ok": True, "system": "ours", "seconds": 1, "goodput": 1.0, "objective_ms": 100.0}
+    for commit, arrived in (("0000000", (1, 2, 3)), ("abcdef0", (4, 5))):
+        embed_row(results / "embed.jsonl", MACHINE | {"commit": commit}, batch=arrived[0])
+        for count in arrived:
+            Results(results / "load.jsonl", MACHINE | {"commit": commit}).add(
+                "load", f"rate={count}", load | {"ms": [5.0] * count}
+            )
+    done = CliRunner().invoke(figures.main, ["--results", str(results), "--pictures", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (axes,) = drawn["load.png"].axes
+    assert list(axes.lines[0].get_xdata()) == [4, 5] and "abcdef0" in axes.get_title()
+    assert list(drawn["ratios.png"].axes[0].get_legend_handles_labels()[1]) == ["two-pass, batch 4"]
+    assert "abcdef0" in drawn["ratios.png"].get_suptitle()
+    bars = [patch.get_width() for patch in drawn["waterfall.png"].axes[0].patches]
+    assert sorted(bars) == [4.0, 6.0, 6.0, 15.0], "milliseconds, so that ways can be compared"
 
 
 def test_the_page_of_tables_shows_the_last_machine_only(tmp_path: Path) -> None:
@@ -103,9 +145,20 @@ def test_every_technique_is_switched_off_or_says_why_not(tmp_path: Path) -> None
     rows = {row["switch"]: row for row in read_rows(tmp_path / "a.jsonl")}
     assert list(rows) == [switch.name for switch in switches.SWITCHES]
     measured = [name for name, row in rows.items() if "sides" in row]
-    assert {"one pass", "prefix cache", "vision cache", "compiled steps"} <= set(measured)
+    assert {"one pass", "prefix cache", "prefix cache, long prompts", "vision cache", "compiled steps"} <= set(measured)
     assert all(len(rows[name]["sides"]["off"]["ms"]) == 2 for name in measured)
     assert "| CUDA graphs | one request | not applicable here: needs a GPU |" in done.stdout
+
+
+def test_forms_of_the_torch_backend_are_measured_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("merged weights", "packed weights")
+    monkeypatch.setattr(ablation, "SWITCHES", [one for one in switches.SWITCHES if one.name in wanted])
+    options = ["--rounds", "2", "--trace", "3", "--kernels", "torch", "--out", str(tmp_path / "a.jsonl")]
+    done = CliRunner().invoke(ablation.main, options)
+    assert done.exit_code == 0, done.output
+    rows = read_rows(tmp_path / "a.jsonl")
+    assert [(row["switch"], len(row["sides"]["off"]["ms"])) for row in rows] == [(name, 2) for name in wanted]
+    assert all("/kernels=torch/" in row["key"] for row in rows) and "| merged weights, on torch |" in done.stdout
 
 
 def test_a_technique_whose_loss_changes_the_vectors_is_not_timed(
