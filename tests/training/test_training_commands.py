@@ -147,8 +147,8 @@ def test_items_that_cannot_be_fed_are_named_before_the_first_step(base: Path, tm
         ({"text": "a", "trace": "word " * 5000}, "and the model takes 512. Shorten it"),
         ({"text": "a", "images": ["1.png"] * 3000}, "and the model takes 512. Shorten it"),
         ({"image": "slender.png"}, "a picture of 40 x 9000 pixels cannot be used"),
-        ({"image": "cut.png"}, "cut.png' cannot be read"),
-        ({"image": "none.png"}, "none.png' cannot be read"),
+        ({"image": "cut.png"}, "' cannot be read: Truncated"),
+        ({"image": "none.png"}, "' cannot be read"),
         ({"image": inline}, "cannot be read"),
     ):
         line = {"query": {"trace": "so", **item}, "positive": "b", "negatives": ["c", "d"]}
