@@ -134,7 +134,7 @@ def table(rows: Sequence[Row]) -> str:
     """What was measured, a line a technique."""
     lines = []
     for row in rows:
-        name = row.get("switch", row["key"]) + (f", on {row['kernels']}" if "kernels" in row else "")
+        name = f"{row.get('switch', row['key'])}" + (f", on {row['kernels']}" if "kernels" in row else "")
         if not row["ok"]:
             lines.append([name, row.get("work", ""), f"not timed, {row['error']}", "", "", ""])
         elif "not_applicable" in row:

@@ -51,9 +51,9 @@ MAX_GROUP = 16
 PAGE_SIZE = 16
 """Tokens a page."""
 
-_INTEGERS: tuple[type, ...] = (Integral, torch.SymInt)  # numpy's among them
-_NUMBERS: tuple[type, ...] = (Real, torch.SymInt, torch.SymFloat)
-_SYMBOLS: tuple[type, ...] = (torch.SymInt, torch.SymFloat)
+_INTEGERS: Any = (Integral, torch.SymInt)  # numpy's among them
+_NUMBERS: Any = (Real, torch.SymInt, torch.SymFloat)
+_SYMBOLS: Any = (torch.SymInt, torch.SymFloat)
 
 
 def check_dtype(op: str, name: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype]) -> None:
