@@ -4,6 +4,8 @@
     python -m benchmarks.scenes
 
 Points of a curve are limits on the trace, the last without one; bars reach from the least to the most of all seeds.
+Milliseconds are those of the last run in which TTE_s was timed: rows of another run, on another day or machine, stand
+by the time that TTE_s took beside them there.
 Without rows nothing is drawn, and the command says so. Knows rows and matplotlib; measures nothing.
 """
 
@@ -26,6 +28,7 @@ __all__ = ["Point", "curves", "draw", "main"]
 
 GROUPS = {"compositional": "questions that need steps", "simple": "questions that need none"}
 NO_LIMIT = "∞"
+YARDSTICK = "tte_s"
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,37 @@ class Point:
 def curves(rows: Sequence[Row], group: str) -> dict[str, list[Point]]:
     """Of every system that was timed its points, by title, in the order of limits. Controls are no points."""
     found: dict[str, dict[int | None, dict[int, Row]]] = {}
+    scale = _scales(rows)
     titles = {row["system"]: row["title"] for row in rows if row["budget"] is None and row["control"] is None}
     for row in rows:
-        if row["cost"] is not None and row["control"] is None and row["system"] in titles:
-            limits = found.setdefault(titles[row["system"]], {})
-            limits.setdefault(row["budget"], {})[row["seed"]] = row  # the latest row of a seed counts
+        if row["control"] is not None or row["system"] not in titles:
+            continue
+        before = found.get(titles[row["system"]], {}).get(row["budget"], {}).get(row["seed"])
+        if row["cost"] is None and before is not None:  # asked anew, and not timed again
+            row = row | {"cost": before["cost"], "date": before["date"]}
+        if row["cost"] is not None:  # the latest row of a seed counts
+            found.setdefault(titles[row["system"]], {}).setdefault(row["budget"], {})[row["seed"]] = row
     return {
         title: [
             Point(
                 limit,
                 _spread([100 * row["curve_hit_at_1"][group] for row in seeds.values()]),
-                _spread([median(row["cost"]["ms"]) for row in seeds.values()]),
+                _spread([median(row["cost"]["ms"]) * scale.get(row["date"], 1.0) for row in seeds.values()]),
             )
             for limit, seeds in sorted(limits.items(), key=lambda entry: (entry[0] is None, entry[0] or 0))
         ]
         for title, limits in found.items()
     }
+
+
+def _scales(rows: Sequence[Row]) -> dict[str, float]:
+    """By the date of a run, what its milliseconds are multiplied by."""
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        if row["cost"] is not None and (row["system"], row["budget"], row["control"]) == (YARDSTICK, None, None):
+            times.setdefault(row["date"], []).append(median(row["cost"]["ms"]))
+    means = {date: fmean(values) for date, values in times.items()}
+    return {date: means[max(means)] / mean for date, mean in means.items()}
 
 
 def draw(rows: Sequence[Row], path: Path) -> bool:

@@ -14,6 +14,7 @@ from benchmarks.scenes import Point, curves, main
 def row(system: str, seed: int, hit: float, ms: list[float] | None, **more: Any) -> dict[str, Any]:
     """As `tte eval scenes` writes them."""
     made = {"system": system, "title": system, "seed": seed, "budget": None, "control": None, "machine": "a machine"}
+    made["date"] = "2026-01-01"
     hits = {"compositional": hit, "simple": 1.0}
     return {**made, "curve_hit_at_1": hits, "cost": ms and {"ms": ms}, "data": {"pool": 1000}, **more}
 
@@ -40,6 +41,14 @@ def test_points_are_means_over_seeds_with_their_range_in_the_order_of_limits() -
     assert set(found) == {"direct", "decoder_layers"}  # controls and what was not timed are no points
     latest = curves([*ROWS, row("direct", 1, 0.25, [2.0])], "compositional")["direct"]
     assert latest == [Point(None, (25.0, 25.0, 25.0), (2.0, 2.0, 2.0))]
+
+
+def test_rows_of_another_day_stand_by_the_time_of_tte_s_beside_them() -> None:
+    first = [row("tte_s", 0, 0.5, [10.0]), row("direct", 0, 0.5, [4.0]), row("qformer", 0, 0.25, [8.0])]
+    later = [row("tte_s", 0, 0.5, [20.0], date="2026-01-02"), row("qformer", 0, 0.75, None, date="2026-01-02")]
+    found = curves([*first, *later], "compositional")
+    assert [found[name][0].ms[0] for name in ("tte_s", "direct", "qformer")] == [20.0, 8.0, 16.0]
+    assert found["qformer"][0].hits[0] == 75.0, "asked anew, and not timed again"
 
 
 def test_the_picture_is_drawn_where_there_are_rows(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def sizes_in(given: tuple[str, ...]) -> dict[str, Any]:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 def tiny(out: Path, seed: int, stages: tuple[str, ...], device: str) -> None:
-    """Train tte-tiny, the bundled model, from nothing: about 95 minutes on a CPU core.
+    """Train tte-tiny, the bundled model, from nothing: about two hours on a CPU core.
 
     Prints the finished checkpoint's folder, which `--model` takes everywhere.
     """

@@ -183,7 +183,7 @@ def train_tiny(
 @click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages (repeatable).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 def main(out: Path, seed: int, stages: tuple[str, ...], device: str) -> None:
-    """Train the bundled model tte-tiny from nothing (about 95 minutes on a CPU core)."""
+    """Train the bundled model tte-tiny from nothing (about two hours on a CPU core)."""
     say(f"checkpoint: {train_tiny(out, seed=seed, stages=stages or STAGES, device=device)}")
 
 
