@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tte_runtime.engine.forks import Family
@@ -9,6 +10,7 @@ from tte_runtime.engine.kv_cache import PagePool, page_keys
 from tte_runtime.engine.request import EngineRequest, Listener
 from tte_runtime.engine.scheduler import Batch, Scheduler
 from tte_runtime.engine.sequence import Sequence
+from tte_runtime.engine.turns import CORPUS_PART, Turns
 
 SILENT = Listener(on_result=lambda result: None, on_error=lambda error: None)
 
@@ -16,9 +18,10 @@ SILENT = Listener(on_result=lambda result: None, on_error=lambda error: None)
 class Bench:
     """A scheduler and the book-keeping that the engine would do after each step."""
 
-    def __init__(self, num_pages: int = 64, batch: int = 4, chunk: int = 16) -> None:
+    def __init__(self, num_pages: int = 64, batch: int = 4, chunk: int = 16, shared: bool = False) -> None:
         self.pool = PagePool(num_pages)
-        self.scheduler = Scheduler(self.pool, max_batch_size=batch, max_prefill_tokens=chunk)
+        turns = Turns(shared=shared)
+        self.scheduler = Scheduler(self.pool, turns, max_batch_size=batch, max_prefill_tokens=chunk)
         self.made = 0
 
     def add(self, prompt: int, *, trace: int = 0, suffix: int = 1, priority: str = "interactive") -> Sequence:
@@ -36,19 +39,24 @@ class Bench:
         self.scheduler.add(sequence)
         return sequence
 
-    def step(self) -> Batch | None:
+    def step(self, seconds: float = 1.0) -> Batch | None:
         batch = self.scheduler.schedule()
-        for chunk in batch.chunks if batch else ():
+        if batch is not None:
+            self.book(batch, seconds)
+        return batch
+
+    def book(self, batch: Batch, seconds: float) -> None:
+        self.scheduler.turns.end(batch.is_corpus, seconds)
+        for chunk in batch.chunks:
             sequence = chunk.sequence
             assert len(sequence.pages) * 16 >= chunk.stop, "tokens are fed only where there are pages"
             assert chunk.start == sequence.fed
-            assert batch is not None and batch.decode == (chunk.start >= sequence.prompt_len)
+            assert batch.decode == (chunk.start >= sequence.prompt_len)
             sequence.advance(len(chunk))
             if sequence.fed == len(sequence.ids) and sequence.may_sample:
                 assert sequence.learn(sequence.expect(), 5)
             if sequence.done:
                 self.scheduler.remove(sequence)
-        return batch
 
     def run(self) -> int:
         steps = 0
@@ -81,12 +89,34 @@ def test_an_interactive_request_overtakes_the_chunks_of_a_corpus_job() -> None:
     interactive = bench.add(8, trace=2)
     batch = bench.step()
     assert batch and [c.sequence for c in batch.chunks] == [interactive]
-    seen = []
-    while (batch := bench.step()) and not interactive.done:
-        seen.append("decode" if batch.decode else "chunk")
-    assert "decode" in seen and "chunk" in seen[:4], "decoding and the job's chunks take turns"
     bench.run()
     assert corpus.done
+
+
+@pytest.mark.parametrize("job_step", [1.0, 50.0])
+def test_a_corpus_job_has_an_eighth_of_the_time_while_somebody_waits(job_step: float) -> None:
+    """However long its steps take, prompts and tokens; and nobody's tokens wait for more than one of them."""
+    bench = Bench(chunk=64, num_pages=400)
+    interactive, corpus = bench.add(8, trace=3000), bench.add(40, trace=3000, priority="corpus")
+    spent, last = {True: 0.0, False: 0.0}, False
+    while not interactive.done and (batch := bench.scheduler.schedule()):
+        is_job = batch.chunks[0].sequence is corpus
+        assert not (is_job and last), "two steps of the job in a row"
+        last = is_job
+        bench.book(batch, job_step if is_job else 1.0)
+        spent[is_job] += job_step if is_job else 1.0
+    assert spent[True] == pytest.approx((spent[True] + spent[False]) / CORPUS_PART, rel=0.02, abs=job_step)
+    bench.run()
+    assert corpus.done and corpus.trace_len == 3000
+
+
+def test_where_rows_are_free_those_of_the_corpus_job_ride_along() -> None:
+    bench = Bench(chunk=64, shared=True)
+    interactive, corpus = bench.add(8, trace=30), bench.add(8, trace=10, priority="corpus")
+    batches = list(iter(bench.step, None))
+    assert [batch.decode for batch in batches[:3]] == [False, False, True], "each one's prompt, then both decode"
+    assert [chunk.sequence for chunk in batches[2].chunks] == [interactive, corpus]
+    assert len(batches) < 40, "no step of the job alone"
 
 
 def test_a_corpus_job_takes_small_steps_while_somebody_waits_for_tokens() -> None:
@@ -146,7 +176,7 @@ def test_a_removed_sequence_leaves_no_page_behind() -> None:
 
 def test_more_rows_than_places_where_every_stream_has_a_snapshot() -> None:
     """Snapshots hold no place, so 40 streams make 80 rows: nothing is left over, and nobody's share is negative."""
-    scheduler = Scheduler(PagePool(400), max_batch_size=40, max_prefill_tokens=4096)
+    scheduler = Scheduler(PagePool(400), Turns(shared=False), max_batch_size=40, max_prefill_tokens=4096)
     families = []
     for order in range(40):
         positions = torch.zeros(3, 3, dtype=torch.int64)

@@ -27,6 +27,7 @@ from tte_runtime.engine.request import EngineRequest, Listener
 from tte_runtime.engine.runner import Draws, FeatureSource, Runner
 from tte_runtime.engine.scheduler import Batch, Chunk, Scheduler
 from tte_runtime.engine.sequence import Sequence
+from tte_runtime.engine.turns import Turns
 from tte_runtime.errors import ContextError
 from tte_runtime.heads.head import Head
 from tte_runtime.models.decoder import Decoder
@@ -58,6 +59,7 @@ class Engine:
         self.pool = PagePool(config.num_pages, prefix_cache=config.prefix_cache)
         self.scheduler = Scheduler(
             self.pool,
+            Turns(shared=config.device.startswith("cuda")),
             max_batch_size=config.max_batch_size,
             max_prefill_tokens=config.max_prefill_tokens,
         )
@@ -134,6 +136,7 @@ class Engine:
     def _launch(self, batch: Batch) -> None:
         """Queue a step on the device: the tower, the layers, the draws; and book it. Nothing waits."""
         self._live.at_work = [chunk.sequence for chunk in batch.chunks]
+        began = time.perf_counter()
         batch = self._with_features(batch)
         if not batch.chunks:
             return
@@ -143,7 +146,7 @@ class Engine:
         if output.walked:
             batch = self._walk(batch, output.walked)
         tokens = None if output.tokens is None else HostCopy(output.tokens)
-        flight = Flight(batch, started, output, HostCopy(last_sums(batch, output.hidden)), tokens)
+        flight = Flight(batch, began, started, output, HostCopy(last_sums(batch, output.hidden)), tokens)
         row = 0
         for chunk in batch.chunks:
             keep_states(chunk, output.hidden, row)

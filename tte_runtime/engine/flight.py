@@ -13,9 +13,10 @@ from tte_runtime.ops.transfer import HostCopy
 
 @dataclass
 class Flight:
-    """A step that was launched and is not landed yet."""
+    """A step that was launched and is not landed yet. It began with its pictures, and its layers were started then."""
 
     batch: Batch
+    began: float
     started: float
     output: StepOutput
     sums: HostCopy  # of every chunk's last state, see `last_sums`; there is one to wait for in every step

@@ -51,6 +51,7 @@ class Landing:
         for chunk in flight.batch.chunks:
             keep_markers(chunk, flight.output.hidden, row)
             row += len(chunk)
+        self._scheduler.turns.end(flight.batch.is_corpus, time.perf_counter() - max(flight.began, self._last_landed))
         stage = "decode" if flight.batch.decode else "prefill"
         self._spend_since(flight.started, self._live.at_work, stage)
         self._read_out([end for end in flight.ends if end.is_last and not end.sequence.gone], flight.output)

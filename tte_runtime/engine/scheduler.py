@@ -1,7 +1,7 @@
 """Which tokens the next step feeds: continuous batching over a page pool, two priorities, preemption by replay.
 
-A step is prefill (chunks of prompts) *or* decode (rows of one token), never both. Requests join and leave
-between steps. Knows pages and counts; knows no tensors and no model.
+A step is prefill (chunks of prompts) *or* decode (rows of one token), never both, and of those who wait *or* of the
+corpus job. Requests join and leave between steps. Knows pages and counts; knows no tensors and no model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from tte_runtime.config import DECODE_ROWS, PAGE_SIZE
 from tte_runtime.engine.kv_cache import OutOfPages, PagePool
 from tte_runtime.engine.sequence import Sequence
-
-# A token that somebody waits for waits for the corpus job's step before it, which then holds this part of a full one.
-CORPUS_PART = 8
+from tte_runtime.engine.turns import CORPUS_PART, Turns
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,11 @@ class Batch:
     decode: bool
     chunks: tuple[Chunk, ...]
 
+    @property
+    def is_corpus(self) -> bool:
+        """Nobody waits for any of it."""
+        return all(chunk.sequence.is_corpus for chunk in self.chunks)
+
     def without_gone(self) -> Batch:
         """The batch less the sequences of which nothing is to come any more: their pages are others' by now."""
         return Batch(self.decode, tuple(chunk for chunk in self.chunks if not chunk.sequence.gone))
@@ -49,16 +52,17 @@ class Scheduler:
         pool: the pages.
         max_batch_size: most sequences running at once, snapshots apart.
         max_prefill_tokens: most tokens of a prefill step.
+        turns: whether those who wait go next or the corpus job.
     """
 
-    def __init__(self, pool: PagePool, *, max_batch_size: int, max_prefill_tokens: int) -> None:
+    def __init__(self, pool: PagePool, turns: Turns, *, max_batch_size: int, max_prefill_tokens: int) -> None:
         self.pool = pool
+        self.turns = turns
         self.max_batch_size = max_batch_size
         self.max_prefill_tokens = max_prefill_tokens
         self.waiting: list[Sequence] = []  # by rank
         self.running: list[Sequence] = []  # by rank
         self.num_preempted = 0
-        self._decoded_last = False
         self._lanes = list(range(max_batch_size - 1, -1, -1))
 
     def add(self, sequence: Sequence) -> None:
@@ -96,22 +100,24 @@ class Scheduler:
 
     def schedule(self) -> Batch | None:
         """The next step, or `None` where there is nothing to feed now."""
-        self._admit()
-        prefilling = [s for s in self.running if s.in_prefill]
-        if prefilling and self._prefill_goes_first(prefilling[0]):
-            return self._prefill(prefilling)
-        rows = self._decode_rows()
-        self._decoded_last = True
-        if rows:
-            return Batch(decode=True, chunks=tuple(rows))
-        # Growing for decode can preempt everything that decodes; what prefills, or can be admitted now, goes on.
-        self._admit()
-        prefilling = [s for s in self.running if s.in_prefill]
-        return self._prefill(prefilling) if prefilling else None
+        for _ in range(2):  # growing for decode can preempt all that decodes; what can be admitted then goes on
+            self._admit()
+            for corpus in self.turns.order(self.running):
+                if (batch := self._step_of(corpus)) is not None:
+                    self.turns.begin(batch.is_corpus)
+                    return batch
+        return None
 
-    def _prefill(self, prefilling: list[Sequence]) -> Batch:
-        self._decoded_last = False
-        return Batch(decode=False, chunks=tuple(self._prefill_chunks(prefilling)))
+    def _step_of(self, corpus: bool) -> Batch | None:
+        """The next step of the corpus job, or of those who wait: prompts before tokens."""
+        theirs = [s for s in self.running if s.is_corpus == corpus]
+        prefilling = [s for s in theirs if s.in_prefill]
+        if prefilling:
+            small = corpus and not all(s.is_corpus for s in self.running)  # somebody waits until it has ended
+            budget = max(self.max_prefill_tokens // CORPUS_PART, 1) if small else self.max_prefill_tokens
+            return Batch(decode=False, chunks=tuple(_prefill_chunks(prefilling, budget)))
+        rows = self._decode_rows(self.running[:] if self.turns.shared else theirs)
+        return Batch(decode=True, chunks=tuple(rows)) if rows else None
 
     def publish(self, sequence: Sequence, stop: int) -> None:
         """Make the full pages of the first `stop` tokens findable, as far as they are prompt and still held."""
@@ -119,30 +125,9 @@ class Scheduler:
         for page, key in zip(sequence.pages[:complete], sequence.page_keys, strict=False):
             self.pool.publish(page, key)
 
-    def _prefill_goes_first(self, first: Sequence) -> bool:
-        """Interactive prompts overtake everything; corpus prompts take turns with interactive decoding."""
-        return not first.rank[0] or not self._interactive_decoding or self._decoded_last
-
-    @property
-    def _interactive_decoding(self) -> bool:
-        return any(not s.rank[0] for s in self.running if not s.in_prefill)
-
-    def _prefill_chunks(self, prefilling: list[Sequence]) -> Iterator[Chunk]:
-        budget = self.max_prefill_tokens
-        if prefilling[0].rank[0] and self._interactive_decoding:
-            budget = max(budget // CORPUS_PART, 1)
-        for sequence in prefilling:
-            if sequence.rank[0] != prefilling[0].rank[0]:
-                return  # an interactive step carries no corpus chunks along
-            stop = min(sequence.prompt_len, sequence.fed + budget)
-            yield Chunk(sequence, sequence.fed, stop)
-            budget -= stop - sequence.fed
-            if budget == 0:
-                return
-
-    def _decode_rows(self) -> list[Chunk]:
+    def _decode_rows(self, sequences: list[Sequence]) -> list[Chunk]:
         # In order of rank: growing can only preempt sequences further down this list, which then do not grow.
-        ready = [s for s in self.running[:] if not s.in_prefill and s.fed < len(s.ids) and self._grow(s)]
+        ready = [s for s in sequences if not s.in_prefill and s.fed < len(s.ids) and self._grow(s)]
         spare = max(0, max(self.max_batch_size, DECODE_ROWS) - len(ready))  # snapshots may be more: they take no lane
         rows = []
         for sequence in ready:
@@ -229,3 +214,12 @@ class Scheduler:
         self._leave_lane(victim)
         self.num_preempted += 1
         self.add(victim)
+
+
+def _prefill_chunks(prefilling: list[Sequence], budget: int) -> Iterator[Chunk]:
+    for sequence in prefilling:
+        stop = min(sequence.prompt_len, sequence.fed + budget)
+        yield Chunk(sequence, sequence.fed, stop)
+        budget -= stop - sequence.fed
+        if budget == 0:
+            return

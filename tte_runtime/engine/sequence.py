@@ -85,7 +85,12 @@ class Sequence:
     @property
     def rank(self) -> tuple[bool, int, bool]:
         """Sort key of the scheduler: interactive before corpus, earlier before later, snapshots last."""
-        return (self.request.priority == "corpus", self.order, self.dispensable)
+        return (self.is_corpus, self.order, self.dispensable)
+
+    @property
+    def is_corpus(self) -> bool:
+        """Part of a job that nobody waits for, token by token."""
+        return self.request.priority == "corpus"
 
     @property
     def in_prefill(self) -> bool:
