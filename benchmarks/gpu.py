@@ -22,6 +22,7 @@ import click
 import torch
 
 from benchmarks import gpu_aims
+from benchmarks.core.command import PlainCommand
 from benchmarks.core.machine import machine
 from benchmarks.core.options import MODELS
 from benchmarks.core.results import Results
@@ -98,7 +99,7 @@ def _chosen(names: str) -> list[Op]:
     return [known[name] for name in names.split(",")] if names else list(OPS)
 
 
-@click.command()
+@click.command(cls=PlainCommand)
 @click.option("--budget", default=480.0, show_default=True, help="Seconds after which no new work begins.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of gpu.jsonl; the same resumes.")
 @click.option("--ops", default="", help="Comma-separated names; default: all.")

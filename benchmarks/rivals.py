@@ -10,7 +10,7 @@ mean the same everywhere. Knows the conversation; knows no rival.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -29,9 +29,10 @@ from benchmarks.core.machine import machine
 from benchmarks.core.options import out_option
 from benchmarks.core.results import Results, Row
 from benchmarks.core.tables import markdown
+from benchmarks.cpu import LEAST_COSINE
 from benchmarks.models import Unavailable, smollm2
 from benchmarks.shapes import SHAPES
-from benchmarks.ways import DEFAULT_WAYS, Loaded
+from benchmarks.ways import DEFAULT_WAYS, Loaded, Runtime, Traces, Way
 from benchmarks.workload import make_batch
 from tte_runtime.config import EngineConfig
 from tte_runtime.evaluation.compare import Arm
@@ -93,16 +94,28 @@ def question_of(loaded: Loaded, items: list[dict[str, Any]], think: Think | None
 
 
 def compare(
-    loaded: Loaded, rivals: Sequence[Rival], items: list[dict[str, Any]], *, trace: int, rounds: int
+    loaded: Loaded,
+    rivals: Sequence[Rival],
+    items: list[dict[str, Any]],
+    *,
+    trace: int,
+    rounds: int,
+    formats: Mapping[str, Runtime] | None = None,
 ) -> dict[str, Any]:
-    """Judge and time our ways and the rivals on one batch."""
+    """Judge and time our ways and the rivals on one batch, and ours in other weight formats, by name."""
     ways, _ = loaded.ways(DEFAULT_WAYS)
     with loaded.steering.lengths(trace) as think, TemporaryDirectory() as folder:
         traces = loaded.traces(items, think)
         failures, _ = loaded.judge(ways, items, traces)
         question = question_of(loaded, items, think, Path(folder))
         arms = [Arm(name, partial(way.embed, think=think), way.before) for name, way in ways.items()]
-        agreement = {}
+        agreement, cosines = {}, {}
+        for kind, runtime in (formats or {}).items():
+            name, way = f"ours {kind}", runtime.way()
+            cosines[name] = _least_cosine(loaded, way, items, traces)
+            if not cosines[name] >= LEAST_COSINE[kind]:
+                failures[name] = f"a cosine of {cosines[name]:.3f} with float32, {LEAST_COSINE[kind]} is the least"
+            arms.append(Arm(name, partial(way.embed, think=think), way.before))
         for rival in rivals:
             written = rival.ask(question)["traces"]
             pairs = [pair for row in zip(written, traces, strict=True) for pair in zip(*row, strict=False)]
@@ -116,10 +129,18 @@ def compare(
         "error": "; ".join(f"{name}: {why}" for name, why in failures.items()),
         "ways": found,
         "same_tokens": agreement,
+        "cosines": cosines,
         "trace": trace,
         "batch": len(items),
         "rivals": {rival.name: rival.versions for rival in rivals},
     }
+
+
+def _least_cosine(loaded: Loaded, way: Way, items: list[dict[str, Any]], traces: Traces) -> float:
+    """Of the vectors over fixed traces, with plain transformers' in float32."""
+    wanted, _ = loaded.reference(items, traces, bare=way.bare)
+    got = np.stack([result.vector for result in way.given(items, traces)])
+    return float((got * wanted).sum(1).min())  # all are of length 1
 
 
 def _ask(rival: Rival, question: dict[str, Any], batch: list[Any]) -> dict[str, Any]:
@@ -135,6 +156,8 @@ def table(row: Row) -> str:
         agreement = "" if same is None else f"{same:.0%}"
         rate = f"{1000 * row['trace'] * row['batch'] / way['p50']:.1f}"
         does = RIVALS.get(name, "the whole job")
+        if name in row.get("cosines", {}):
+            does += f", cosine {row['cosines'][name]:.3f}"
         lines.append([name, does, f"{way['p50']:.1f}", rate, f"{ratio:.2f} [{low:.2f}, {high:.2f}]", agreement])
     return markdown(["engine", "does", "p50 ms", "trace tokens/s", "times ours [95 %]", "same tokens"], lines)
 
@@ -156,6 +179,9 @@ def _recipe(folder: Path) -> Recipe:
 @click.option(
     "--rival", "named", nargs=3, multiple=True, metavar="NAME PYTHON MODEL", help=f"Of {', '.join(RIVALS)}; repeatable."
 )
+@click.option(
+    "--format", "kinds", multiple=True, type=click.Choice(["w8a8"]), help="Ours with such weights, too; on a CPU."
+)
 @click.option("--prompt", default=128, show_default=True, type=click.IntRange(1), help="About so many tokens.")
 @click.option("--image", default=0, show_default=True, type=click.IntRange(0), help="Tokens of a picture; 0: text.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Requests at once.")
@@ -167,6 +193,7 @@ def _recipe(folder: Path) -> Recipe:
 def main(
     model: Path | None,
     named: Sequence[tuple[str, str, str]],
+    kinds: Sequence[str],
     prompt: int,
     image: int,
     batch: int,
@@ -186,7 +213,9 @@ def main(
     read_config(Checkpoint.of(model))  # refused here in one line, which transformers' loading is not
     config = EngineConfig(device=device, dtype=dtype).resolve(model_context=2048, bytes_per_token=1)
     results = Results(out, machine(config.device))
-    loaded = Loaded(model, _recipe(model), device=config.device, dtype=config.dtype)
+    recipe = _recipe(model)
+    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype}
+    loaded = Loaded(model, recipe, **place)
     with ExitStack() as open_rivals:
         open_rivals.callback(loaded.close)
         rivals = []
@@ -198,10 +227,15 @@ def main(
                 continue
             open_rivals.callback(rival.close)
             rivals.append(rival)
+        formats = {kind: Runtime(model, recipe, loaded.steering, weights=kind, **place) for kind in kinds}
+        for runtime in formats.values():
+            open_rivals.callback(runtime.close)
         items = make_items(batch=batch, prompt=prompt, image=image)
-        row = compare(loaded, rivals, items, trace=trace, rounds=rounds)
+        row = compare(loaded, rivals, items, trace=trace, rounds=rounds, formats=formats)
     what = f"image={image}" if image else f"prompt={prompt}"
-    key = f"{model.name}/{config.device}/{config.dtype}/{what}/trace={trace}/batch={batch}/{len(named)} rivals"
+    key = (
+        f"{model.name}/{config.device}/{config.dtype}/{what}/trace={trace}/batch={batch}/{len(named) + len(kinds)} more"
+    )
     row = results.add("rivals", key, row)
     click.echo(table(row))
     if row["error"]:

@@ -6,8 +6,7 @@ be there without the technique; it is part of the benchmark and of nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,6 @@ from benchmarks.workload import make_batch
 from tte_runtime import loading
 from tte_runtime.config import EngineConfig
 from tte_runtime.engine.runner import Runner
-from tte_runtime.engine.sequence import Sequence
 from tte_runtime.inputs.pixel_table import PixelTable
 from tte_runtime.models import vision
 from tte_runtime.models.spec import DecoderSpec
@@ -52,12 +50,6 @@ def _twice(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]
     with runtime.steering.given(batch, [tuple(result.trace_ids) for result in written], as_prompt=True):
         read = _together(runtime, batch, None)
     return [_With(result.vector, trace.trace_ids) for result, trace in zip(read, written, strict=True)]
-
-
-def _full_depth(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]:
-    """Closing and suffix tokens run through layers that nothing reads."""
-    with patch.object(Sequence, "only_tapped", property(lambda sequence: False)):
-        return _together(runtime, batch, think)
 
 
 def _step_by_step(runtime: Runtime, batch: list[Any], think: Think | None) -> list[Any]:
@@ -135,7 +127,7 @@ class Switch:
 class Unmerged:
     """A merged matrix as products of its own for every part; see `tte_runtime.ops.matrices.Matrix`."""
 
-    def __init__(self, parts: SequenceOf[Matrix], rows: SequenceOf[int]) -> None:
+    def __init__(self, parts: Sequence[Matrix], rows: Sequence[int]) -> None:
         self._parts, self._rows = parts, list(rows)
 
     def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -235,7 +227,6 @@ SWITCHES = (
     Switch("packed weights", ONE, loading=_unpacked, needs=_torch),
     # Within noise on tte-tiny: half the layers of the two or three tokens behind a trace. It stays for deep backbones,
     # whose layers above the tap each read weights from memory, and costs one property and one branch.
-    Switch("last tokens stop at the tap", ONE, embed=_full_depth),
     Switch("more than one thread", MANY, off={"threads": 1}, needs=_threads),
     Switch("steps that overlap", ONE, off={"overlap": False}, needs=_gpu),
     Switch("CUDA graphs", ONE, off={"cuda_graphs": False}, needs=_gpu),

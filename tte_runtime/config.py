@@ -15,7 +15,8 @@ from tte_runtime.errors import OptionError, one_of
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KERNELS = ("auto", "triton", "numba", "torch")
-WEIGHTS = {"torch": ("w16", "w8a8"), "numba": ("w16",), "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
+_OF_A_CPU = ("w16", "w8a8")
+WEIGHTS = {"torch": _OF_A_CPU, "numba": _OF_A_CPU, "triton": ("w16", "w8a16", "w4a16")}  # formats of each backend
 ATTENTION = ("auto", "triton", "sdpa", "flash-attn", "xformers")
 SMALL_MATRIX = 2**18  # elements; a product of one row with fewer takes less time than waking a second thread
 DECODE_ROWS = 64  # that a decode step may take whatever the batch: what lanes leave is for suffixes and replays

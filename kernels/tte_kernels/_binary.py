@@ -85,7 +85,7 @@ def _read_nvidia(compiled: Any, disassemble: bool) -> KernelCost:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         usage = _run(_tool("cuobjdump"), "--dump-resource-usage", str(cubin))
-        sass = _run(_tool("nvdisasm"), "-c", str(cubin)) if disassemble else ""
+        sass = _run(_tool("nvdisasm"), "-c", "-ndf", str(cubin)) if disassemble else ""
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found is not None, usage
     return KernelCost(

@@ -117,10 +117,8 @@ class CompileSpec:
         aligned: integer arguments that are multiples of 16 in the shipped shapes (strides). Pointers always
             are.
         max_registers: budget a thread on sm_90.
-        max_spills: registers that may be stored to local memory there.
-        fp_fusion: Triton's enable_fp_fusion, as launched.
+        fp_fusion, maxnreg: Triton's enable_fp_fusion and, on NVIDIA's GPUs, maxnreg, as launched.
         loads_before_wait: with PDL, how many global loads may stand above the wait: those of weights.
-        gated_only: compiled for the gated target alone; other targets have a configuration that differs little.
     """
 
     name: str
@@ -132,7 +130,6 @@ class CompileSpec:
     streamed: bool = False
     aligned: tuple[str, ...] = ()
     max_registers: int = 255
-    max_spills: int = 0
     fp_fusion: bool = False
+    maxnreg: int | None = None
     loads_before_wait: int = 0
-    gated_only: bool = False

@@ -85,8 +85,10 @@ def pdl_enabled() -> bool:
     return _pdl
 
 
-def launch_options(num_warps: int, num_stages: int, *, fp_fusion: bool = False) -> dict[str, Any]:
-    """Keyword arguments of a launch.
+def launch_options(
+    num_warps: int, num_stages: int, *, fp_fusion: bool = False, maxnreg: int | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of a launch. `maxnreg` is Triton's bound of a thread's registers, on NVIDIA's GPUs only.
 
     `enable_fp_fusion` is always given: Triton's default is on up to 3.9 and off from 3.10, and a multiply-add
     that is fused in one and not in the other changes bits. Off here, so that elementwise kernels round as
@@ -97,6 +99,8 @@ def launch_options(num_warps: int, num_stages: int, *, fp_fusion: bool = False) 
         "num_stages": min(num_stages, AMD_STAGES) if torch.version.hip else num_stages,
         "enable_fp_fusion": fp_fusion,
     }
+    if maxnreg is not None and not torch.version.hip:
+        options["maxnreg"] = maxnreg
     if _pdl:
         options["launch_pdl"] = True
     return options

@@ -51,9 +51,7 @@ def _gpu_target(name: str) -> Any:
 
 
 def _runs_on(spec: CompileSpec, target: str) -> bool:
-    """Programmatic dependent launch exists from sm_90 on; some configurations are for the gated target alone."""
-    if spec.gated_only and target != GATED_TARGET:
-        return False
+    """Programmatic dependent launch exists from sm_90 on."""
     return not spec.constexprs.get("PDL") or target in ("sm_90", "sm_100")
 
 
@@ -70,8 +68,11 @@ def _compile(spec: CompileSpec, target: str) -> Any:
         if kind.startswith("*") or name in spec.aligned
     }
     source = ASTSource(fn=spec.fn, signature=signature, constexprs=dict(spec.constexprs), attrs=attrs)
-    stages = spec.num_stages if target.startswith("sm_") else min(spec.num_stages, AMD_STAGES)
-    options = {"num_warps": spec.num_warps, "num_stages": stages, "enable_fp_fusion": spec.fp_fusion}
+    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages, "enable_fp_fusion": spec.fp_fusion}
+    if not target.startswith("sm_"):
+        options["num_stages"] = min(spec.num_stages, AMD_STAGES)
+    elif spec.maxnreg is not None:
+        options["maxnreg"] = spec.maxnreg
     return triton.compile(source, target=_gpu_target(target), options=options)
 
 
@@ -103,8 +104,8 @@ def failures(row: Row) -> list[str]:
         failed.append(f"{cost.shared} bytes of shared memory, at most {MAX_SHARED[row.target]}")
     if row.target != GATED_TARGET:
         return failed
-    if cost.spills > spec.max_spills:
-        failed.append(f"{cost.spills} spills, allowed {spec.max_spills}")
+    if cost.spills:
+        failed.append(f"{cost.spills} spills, allowed none")
     if cost.registers > spec.max_registers:
         failed.append(f"{cost.registers} registers, budget {spec.max_registers}")
     if spec.constexprs.get("PDL"):

@@ -43,11 +43,10 @@ may lie below the best. Each is justified beside its number in `cases.py`.
 - **Equal bits.** A row alone, among others and in another place has the same bits.
 - **Graphs.** torch.compile and torch.export pass over the operators; `opcheck` holds their fakes.
 - **Code.** `python -m tte_kernels.compile_check` compiles every shipped configuration for sm_80, sm_90,
-  sm_100 and gfx942 without a GPU, and those that differ little from another for sm_90 alone; in CI with
-  Triton 3.6 and the newest (`make kernels`). Everywhere: shared memory that the target has. On sm_90: no
-  spills (four registers at most in variants of `decode_linear`, where Triton 3.9 has some), registers within
-  budget, 128-bit loads where an operand streams, nothing but weights loaded above the wait of programmatic
-  dependent launch.
+  sm_100 and gfx942 without a GPU, in CI with Triton 3.6 and the newest (`make kernels`); a test holds that
+  nothing else is launched. Everywhere: shared memory that the target has. On sm_90: no spills, registers
+  within budget, 128-bit loads where an operand streams, nothing but weights loaded above the wait of
+  programmatic dependent launch.
 - **Cost.** The bytes and FLOPs that a case declares are counted again from its tensors, for every case in every dtype.
 
 Most model shapes run on hardware only. Launch configurations are literal tables, compiled and gated; where a

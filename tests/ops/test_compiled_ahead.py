@@ -21,7 +21,7 @@ CALLS = [
 def known():
     return {call.__name__: list(call.signatures) for call in CALLS}
 
-embedder = Embedder.from_pretrained("tte-tiny", dtype=sys.argv[1])
+embedder = Embedder.from_pretrained("tte-tiny", dtype=sys.argv[1], weights=sys.argv[2])
 before = known()
 pictures = [Image.new("RGB", (side, side), color) for side, color in ((56, "red"), (112, "blue"))]
 items = [{"image": one, "text": "what is at b3?"} for one in pictures] + ["a word", "some more words than one"]
@@ -32,7 +32,7 @@ assert len(before["run_layers"]) == 1, before["run_layers"]
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_nothing_is_compiled_within_a_request(dtype: str) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, dtype], capture_output=True, text=True, timeout=900)
+@pytest.mark.parametrize(("dtype", "weights"), [("float32", "w16"), ("bfloat16", "w16"), ("float32", "w8a8")])
+def test_nothing_is_compiled_within_a_request(dtype: str, weights: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, dtype, weights], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -121,17 +121,12 @@ class Runner:
     def forward(self, batch: Batch, draws: Draws) -> StepOutput:
         """Feed the batch and draw the next tokens of `draws`."""
         layout, positions = self._layout(batch)
-        # Pages of prompts can be found again by thinking requests, so they are written in all layers; those of
-        # closing and suffix tokens cannot, and a head reads only what is tapped.
-        depth = None
-        if self.taps is not None and batch.decode and all(c.sequence.only_tapped for c in batch.chunks):
-            depth = self.taps.layer
         states, deepstack = self._embed(batch)
         if (steps := self._longest_walk(batch, draws)) > 1:
             stops = {stop for sequence, _ in draws for stop in sequence.request.stop_ids}
             hidden, drawn = self.decoder.walk(states, positions, layout, self.kv_pages, self.taps, stops, steps)
             return StepOutput(hidden, drawn[-1], walked=drawn[:-1].tolist())
-        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, depth, deepstack)
+        hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, deepstack)
         return StepOutput(hidden, self.draw(hidden, draws) if draws else None)
 
     def _longest_walk(self, batch: Batch, draws: Draws) -> int:

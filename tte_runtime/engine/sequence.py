@@ -113,11 +113,6 @@ class Sequence:
         return not self.thinking and self.fed == len(self.ids)
 
     @property
-    def only_tapped(self) -> bool:
-        """Nothing above the tapped layer will be read of any token that is still to be fed."""
-        return not self.thinking and self.request.readout.kind == "head"
-
-    @property
     def needs_states(self) -> bool:
         """States of a decode step are needed beyond what it reads out and taps by itself."""
         return self.request.readout.kind not in ("last", "head")

@@ -131,7 +131,6 @@ class LayerStack:
         layout: StepLayout,
         kv_pages: torch.Tensor,
         taps: Taps | None = None,
-        depth: int | None = None,
         deepstack: torch.Tensor | None = None,
         ends: Ends | None = None,
     ) -> torch.Tensor:
@@ -143,7 +142,6 @@ class LayerStack:
             layout: which tokens belong to which sequence, and where its pages are.
             kv_pages: [num layers, 2, N, K, 16, D].
             taps: keep the states after a layer.
-            depth: run only so many layers, where nothing above them will be read.
             deepstack: [n, T, C], added to the states after each of the first n layers; zero but for picture tokens.
             ends: return these rows only.
 
@@ -153,17 +151,16 @@ class LayerStack:
         if self.rows is not None and (layout.decode or self.rows.prompts):
             kept = None if taps is None else (taps.layer, taps.pages)
             picked = None if ends is None else ends.rows
-            return self.rows.forward(hidden, positions, layout, kv_pages, kept, depth, deepstack, picked)
+            return self.rows.forward(hidden, positions, layout, kv_pages, kept, deepstack, picked)
         rotation = self.rope(positions)
-        layers = self.layers[:depth]
-        for index, weights in enumerate(layers):
+        for index, weights in enumerate(self.layers):
             if taps is not None and taps.layer == index:
                 taps.pages[layout.slots] = hidden
-            last = ends if index == len(layers) - 1 else None
+            last = ends if index == self.depth - 1 else None
             hidden = self._layer(weights, hidden, rotation, layout, kv_pages[index], last)
             if deepstack is not None and index < len(deepstack):
                 hidden = hidden + deepstack[index]
-        if taps is not None and taps.layer == len(layers):
+        if taps is not None and taps.layer == self.depth:
             taps.pages[layout.slots] = hidden
         return hidden
 

@@ -127,6 +127,12 @@ class Int8:
         whole = torch.round(wide / scale[:, None]).to(torch.int8)
         self._packed = _fbgemm_pack(whole, scale)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """[O, I], float32: what the codes stand for."""
+        whole, _ = torch.ops.quantized.linear_unpack(self._packed)
+        return whole.dequantize()
+
     def times(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x times the matrix, plus a bias."""
         out = self._product(x)

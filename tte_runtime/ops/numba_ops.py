@@ -31,12 +31,19 @@ class NumbaOps(TorchOps):
         threads: as many as a step may use.
         dtype: of weights and states.
         prefill: as for `TorchOps`; prompts then stay with torch.
+        weights: as for `TorchOps`.
     """
 
     name = "numba"
 
-    def __init__(self, threads: int, dtype: torch.dtype = torch.float32, prefill: Prefill | None = None) -> None:
-        super().__init__("w16", prefill)
+    def __init__(
+        self,
+        threads: int,
+        dtype: torch.dtype = torch.float32,
+        prefill: Prefill | None = None,
+        weights: str = "w16",
+    ) -> None:
+        super().__init__(weights, prefill)
         self._prompts = dtype == torch.float32 and prefill is None
         self._team = Team(threads)
         from tte_runtime.ops.rows import finishing  # imports Numba
@@ -60,7 +67,7 @@ class NumbaOps(TorchOps):
 
     def pack_output(self, weight: torch.Tensor) -> Any:
         """The output embeddings [V, C] in the form that `next_tokens` takes."""
-        return RowOutput(weight, self._team)
+        return RowOutput(weight, self._team, self.weights)
 
     def fuse(
         self, layers: Sequence[Layer], shape: RowShape, rotation: RowRotation, *, decodes: bool
@@ -68,7 +75,7 @@ class NumbaOps(TorchOps):
         """All layers as one call; `None` where it would take prompts only, and torch takes them."""
         if not (decodes or self._prompts):
             return None
-        return RowStack(layers, shape, rotation, self._team, prompts=self._prompts)
+        return RowStack(layers, shape, rotation, self._team, prompts=self._prompts, weights=self.weights)
 
     def fuse_block(self, block: Block) -> RowBlock | None:
         """A block of a vision tower as one call, in float32."""

@@ -30,7 +30,7 @@ def select_ops(config: EngineConfig, *, head_dim: int, group: int) -> TorchOps:
     if config.kernels == "torch":
         return TorchOps(config.weights, prefill)
     if config.kernels == "numba":
-        return NumbaOps(int(config.threads), config.torch_dtype, prefill)
+        return NumbaOps(int(config.threads), config.torch_dtype, prefill, config.weights)
     if importlib.util.find_spec("triton") is None:
         raise MissingExtraError('kernels="triton" needs Triton. Run: pip install triton, or use kernels="torch".')
     if config.device == "cpu" and not INTERPRET.is_on():

@@ -7,7 +7,6 @@ the format. Arguments are taken as checked by the door. Knows nothing of models.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +43,9 @@ _CONFIGS: dict[tuple[str, int], _Config] = {
     ("w8a16", 32): _Config(32, 8, 5),
     ("w4a16", 16): _Config(32, 8, 4),
 }
+# ptxas would rather spill what lives outside the loop than use so many, to fit one more program on an SM; told the
+# bound, it does not (Triton 3.9: 2 to 4 registers). No tile has more than 8 warps.
+MAX_REGISTERS = 255
 # Columns below which 32 weight rows a program would leave SMs idle (132 on an H200): take 16, with more in
 # flight. SwiGLU has 16 columns a program anyway.
 _NARROW = 32 * 132
@@ -115,48 +117,38 @@ def launch(
         HAS_RESIDUAL=residual is not None,
         PDL=pdl_enabled(),
         **constexprs,
-        **launch_options(config.num_warps, config.num_stages),
+        **launch_options(config.num_warps, config.num_stages, maxnreg=MAX_REGISTERS),
     )
     return y
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every format, row tile and width, as the four projections of a layer use them; and a width that no tile of k
-    divides, which tte-tiny has."""
+    """Every format and tile with each of what layers make of it, in every dtype, and in bf16 with PDL.
+
+    Models whose width no tile of k divides are small, as tte-tiny is, and w4a16 has no code of its own for them.
+    """
+    tiles = [(*key, config) for key, config in _CONFIGS.items()]
+    tiles += [(format, 16, config) for format, config in _NARROW_CONFIG.items()]
+    ways = [("bf16", True, False), ("bf16", False, False), ("bf16", True, True), ("bf16", False, True)]
+    ways += [("fp16", True, False), ("fp16", False, False)]
     specs = []
-    for (format, rows), config in _CONFIGS.items():
-        specs.append(_spec(format, rows, config, swiglu=True))  # norm, gate and up
-        specs.append(_spec(format, rows, config, swiglu=False))  # bias and residual
-    for format, config in _NARROW_CONFIG.items():
-        specs.append(_spec(format, 16, config, norm=True, swiglu=False))  # norm, QKV with bias
-        specs.append(_spec(format, 16, config, swiglu=False, pdl=True))
-        specs.append(_spec(format, 16, _CONFIGS[format, 16], swiglu=True, pdl=True))
-    specs.append(_spec("w16", 16, _NARROW_CONFIG["w16"], norm=True, swiglu=False, in_features=192))
-    specs.append(_spec("w16", 16, _CONFIGS["w16", 16], swiglu=True, in_features=192))
+    for format, rows, config in tiles:
+        for dtype, even, pdl in ways:
+            if even or format != "w4a16":
+                specs += _kinds(format, rows, config, even, dtype=dtype, pdl=pdl)
     for format, rows in _CONFIGS:
-        specs.append(_spec(format, rows, _CONFIG_FP32, swiglu=True, dtype="fp32"))
-    # Triton 3.9 stores 2 to 4 registers in three of the further ones, 3.6 in none: no tile is worth changing for that.
-    return specs + [dataclasses.replace(spec, gated_only=True, max_spills=4) for spec in _further_specs()]
-
-
-def _further_specs() -> list[CompileSpec]:
-    """What other models and switches make of the same tiles: norms without SwiGLU or bias, PDL, fp16, fp32."""
-    specs = [_spec("w16", 16, _NARROW_CONFIG["w16"], norm=True, bias=False, swiglu=False)]  # Qwen3's QKV
-    for (format, rows), config in _CONFIGS.items():
-        specs.append(_spec(format, rows, config, norm=True, swiglu=False))
-        specs.append(_spec(format, rows, config, norm=True, bias=False, swiglu=False))
-        specs.append(_spec(format, rows, config, norm=True, swiglu=False, pdl=True))
-        specs.append(_spec(format, rows, config, swiglu=False, pdl=True))
-        if format != "w4a16":  # which has no code of its own for whole tiles of k
-            specs.append(_spec(format, rows, config, norm=True, swiglu=False, in_features=192))
-        if rows == 32:
-            specs.append(_spec(format, rows, config, swiglu=True, pdl=True))
-            specs.append(_spec(format, rows, config, swiglu=True, in_features=192))
-        for dtype, same in (("fp16", config), ("fp32", _CONFIG_FP32)):
-            specs.append(_spec(format, rows, same, norm=True, swiglu=False, dtype=dtype))
-            specs.append(_spec(format, rows, same, swiglu=False, dtype=dtype))
-        specs.append(_spec(format, rows, config, swiglu=True, dtype="fp16"))
+        specs += _kinds(format, rows, _CONFIG_FP32, True, dtype="fp32")
     return specs
+
+
+def _kinds(format: str, rows: int, config: _Config, even: bool, **how: Any) -> list[CompileSpec]:
+    """The projections of a layer that have this tile: Q, K and V with a bias and without, out and down, gate and up."""
+    narrow = config is _NARROW_CONFIG[format]
+    kinds: list[dict[str, bool]] = [] if narrow else [{"norm": True, "swiglu": True}]
+    if even or narrow or rows == 32:
+        kinds += [{"norm": True, "bias": True}, {"norm": True}, {"residual": True}]
+    in_features = SLICES * SLICE_WIDTH if even else 192
+    return [_spec(format, rows, config, in_features=in_features, **kind, **how) for kind in kinds]
 
 
 def _spec(
@@ -164,14 +156,15 @@ def _spec(
     rows: int,
     config: _Config,
     *,
-    swiglu: bool,
     norm: bool = False,
-    bias: bool = True,
+    bias: bool = False,
+    residual: bool = False,
+    swiglu: bool = False,
     pdl: bool = False,
     dtype: str = "bf16",
     in_features: int = SLICES * SLICE_WIDTH,
 ) -> CompileSpec:
-    has = {"HAS_NORM": norm or swiglu, "HAS_BIAS": bias and not swiglu, "HAS_RESIDUAL": not swiglu and not norm}
+    has = {"HAS_NORM": norm, "HAS_BIAS": bias, "HAS_RESIDUAL": residual}
     pointers = {
         "x_ptr": f"*{dtype}",
         "data_ptr": f"*{dtype}" if format == "w16" else "*i8",
@@ -192,7 +185,8 @@ def _spec(
     integers = ("num_rows", "columns", "in_features", "stride_xs", "stride_wo", "stride_rs")
     constexprs = _constexprs(format, rows, config, in_features, swiglu, dtype == "fp32")
     uneven = "" if constexprs.get("EVEN_I", True) else "-uneven"
-    label = "norm-swiglu" if swiglu else "bias-residual" if not norm else "norm-bias" if bias else "norm"
+    flags = {"norm": norm, "bias": bias, "residual": residual, "swiglu": swiglu}
+    label = "-".join(name for name, given in flags.items() if given)
     fn = decode_linear_4bit_kernel if format == "w4a16" else decode_linear_kernel
     weight = f"{format}-{dtype}"
     return CompileSpec(
@@ -206,5 +200,5 @@ def _spec(
         # would judge the activations.
         streamed=(format, dtype) != ("w8a16", "fp32"),
         aligned=integers[1:],
-        max_registers=128 if config.num_warps == 16 else 255,
+        maxnreg=MAX_REGISTERS,
     )

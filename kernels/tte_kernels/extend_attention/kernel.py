@@ -9,7 +9,6 @@ Arguments are taken as checked by the door.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -176,9 +175,9 @@ def launch(
 def compile_specs() -> list[CompileSpec]:
     """Every head dim in bf16 and fp32 at six heads a kv head, the models' groups, and the extremes of grouping."""
     variants = [(dim, size, 6, False) for dim, size in _CONFIGS] + [(32, 2, 3, False)]
-    variants += [(128, 2, group, False) for group in (1, 2, 4, 7, 8, 16)] + [(128, 2, 6, True)]
+    variants += [(128, 2, group, False) for group in (1, 2, 4, 7, 8, 16)] + [(dim, 2, 6, True) for dim in (32, 64, 128)]
     halves = [_spec(dim, 2, 6, False, "fp16") for dim in (32, 64, 128)]
-    return [_spec(*variant) for variant in variants] + [dataclasses.replace(spec, gated_only=True) for spec in halves]
+    return [_spec(*variant) for variant in variants] + halves
 
 
 def _spec(head_dim: int, itemsize: int, group: int, pdl: bool, half: str = "bf16") -> CompileSpec:

@@ -9,7 +9,6 @@ about the hardware, to be held by the invariance cases on it. This file does not
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -189,41 +188,28 @@ def launch(
 
 
 def compile_specs() -> list[CompileSpec]:
-    """Every shipped tile with what it is chosen for, and each kind once with programmatic dependent launch."""
-    variants = [  # dtype, tile, operands of an epilogue, SwiGLU, PDL
-        *(("bf16", tile, False, False, False) for tile in TILES),
-        *(("bf16", tile, True, False, False) for tile in TILES[1:]),
-        *(("bf16", tile, False, True, False) for tile in SWIGLU_TILES),
-        *(("fp16", TILES[-1], epilogue, not epilogue, False) for epilogue in (True, False)),
-        *(("fp32", TILE_FP32, epilogue, not epilogue, False) for epilogue in (True, False)),
-        ("bf16", TILES[0], False, False, True),
-        ("bf16", TILES[1], True, False, True),
-        ("bf16", SWIGLU_TILES[0], False, True, True),
-    ]
-    further = [
-        *(("fp16", tile, False, False, False) for tile in TILES),
-        ("fp16", TILES[1], True, False, False),
-        ("fp16", SWIGLU_TILES[0], False, True, False),
-        ("bf16", TILES[-1], False, False, True),
-        ("bf16", TILES[-1], True, False, True),
-    ]
-    specs = [_spec(*variant) for variant in further] + [_spec("bf16", tile, *[False] * 3, even=False) for tile in TILES]
-    return [_spec(*variant) for variant in variants] + [dataclasses.replace(spec, gated_only=True) for spec in specs]
+    """Every tile with each of what layers make of it, in every dtype, and the extremes with PDL."""
+    kinds = {"": TILES, "bias": TILES[1:], "residual": TILES[1:], "swiglu": SWIGLU_TILES}
+    halves = [(dtype, kind, tile) for dtype in ("bf16", "fp16") for kind, tiles in kinds.items() for tile in tiles]
+    specs = [_spec(*variant) for variant in halves] + [_spec("fp32", kind, TILE_FP32) for kind in kinds]
+    specs += [_spec("bf16", kind, tile, pdl=True) for kind, tiles in kinds.items() for tile in (tiles[0], tiles[-1])]
+    specs += [_spec("bf16", "", tile, even=False) for tile in TILES]
+    return specs + [_spec(dtype, "bias-residual", TILES[1]) for dtype in ("bf16", "fp16")]
 
 
-def _spec(dtype: str, tile: Tile, epilogue: bool, swiglu: bool, pdl: bool, even: bool = True) -> CompileSpec:
-    optional = ("bias_ptr", "residual_ptr")
+def _spec(dtype: str, kind: str, tile: Tile, *, pdl: bool = False, even: bool = True) -> CompileSpec:
+    has_bias, has_residual, swiglu = "bias" in kind, "residual" in kind, kind == "swiglu"
+    optional = {"bias_ptr": has_bias, "residual_ptr": has_residual}
     integers = ("num_tokens", "columns", "in_features", "stride_xt", "stride_wo", "stride_rt", "stride_yt")
-    pointers = ("x_ptr", "w_ptr", "y_ptr") + (optional if epilogue else ())
-    constexprs = {"HAS_BIAS": epilogue, "HAS_RESIDUAL": epilogue, "SWIGLU": swiglu, "EVEN_I": even, "PDL": pdl}
+    pointers = ["x_ptr", "w_ptr", "y_ptr", *(name for name, given in optional.items() if given)]
+    constexprs = {"HAS_BIAS": has_bias, "HAS_RESIDUAL": has_residual, "SWIGLU": swiglu, "EVEN_I": even, "PDL": pdl}
     constexprs |= {"BLOCK_T": tile.block_t, "BLOCK_O": tile.block_o, "BLOCK_I": tile.block_i, "GROUP": GROUP_T}
-    flags = {"-bias-residual": epilogue, "-swiglu": swiglu, "-uneven": not even, "-pdl": pdl}
-    suffix = "".join(name for name, flag in flags.items() if flag)
+    suffix = "".join(f"-{name}" for name in (kind, "" if even else "uneven", "pdl" if pdl else "") if name)
     return CompileSpec(
         name=f"linear_kernel/{dtype}-{tile.block_t}x{tile.block_o}{suffix}",
         fn=linear_kernel,
         signature={name: f"*{dtype}" for name in pointers} | {name: "i32" for name in integers},
-        constexprs=constexprs | ({} if epilogue else {name: None for name in optional}),
+        constexprs=constexprs | {name: None for name, given in optional.items() if not given},
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
         streamed=True,

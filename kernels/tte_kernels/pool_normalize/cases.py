@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -69,6 +70,11 @@ def _case(shape: _Shape) -> Case:
         flops=read * shape.dim * (3 * shape.norm + 1) + vectors * (shape.norm * shape.dim + 3 * shape.normalize * kept),
         tag="model" if shape.tag == "model" else "ci",
     )
+
+
+def _model(name: str, dim: int, count: int, **how: Any) -> Case:
+    """As an engine reads `count` vectors out: each has dims and a flag of its own."""
+    return _case(_Shape(name, dim, dims=(dim,) * count, flags=(True,) * count, tag="model", **how))
 
 
 def _traffic(inputs: Inputs, outputs: tuple[torch.Tensor, ...]) -> tuple[int, int]:
@@ -137,14 +143,11 @@ CASES: list[Case] = [
     _case(_Shape("rows-C1536-cut1", 1536, rows=(2, 1), tokens=3, kept=1)),
     _case(_Shape("rows-C5000-no-norm", 5000, rows=(2,), tokens=3, norm=False)),
     *(
-        _case(_Shape(f"{model}-S{size}", dim, rows=tuple(range(size)), tokens=size, tag="model"))
+        _model(f"{model}-S{size}", dim, size, rows=tuple(range(size)), tokens=size)
         for model, dim in _MODELS
         for size in (1, 64, 8192)
     ),
-    *(
-        _case(_Shape(f"{model}-mean-32x500", dim, lengths=(500,) * 32, mode="mean", tag="model"))
-        for model, dim in _MODELS
-    ),
+    *(_model(f"{model}-mean-32x500", dim, 32, lengths=(500,) * 32, mode="mean") for model, dim in _MODELS),
 ]
 
 OP = Op(

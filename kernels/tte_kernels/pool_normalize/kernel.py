@@ -159,13 +159,14 @@ def launch(
 
 def compile_specs() -> list[CompileSpec]:
     """Every row width of the table: for rows and last tokens as an engine reads them out, and for means."""
-    variants = {  # ROWS, MEAN, HAS_NORM, NORMALIZE, PDL; dims and flags a vector where an engine has them
-        "rows": (True, False, True, True, False),
-        "rows-pdl": (True, False, True, True, True),
-        "last": (False, False, True, True, False),
-        "last-pdl": (False, False, True, True, True),
-        "mean": (False, True, True, True, False),
-        "last-plain": (False, False, False, False, False),
+    variants = {  # ROWS, MEAN, HAS_NORM, NORMALIZE, dims and flags a vector as an engine has them, PDL
+        "rows": (True, False, True, True, True, False),
+        "rows-pdl": (True, False, True, True, True, True),
+        "last": (False, False, True, True, True, False),
+        "last-pdl": (False, False, True, True, True, True),
+        "mean": (False, True, True, True, True, False),
+        "mean-pdl": (False, True, True, True, True, True),
+        "last-plain": (False, False, False, False, False, False),
     }
     further = [(dtype, name) for dtype in ("fp16", "fp32") for name in ("rows", "mean")]
     return [
@@ -184,14 +185,15 @@ def _spec(
     mean: bool,
     has_norm: bool,
     normalize: bool,
+    each: bool,
     pdl: bool,
 ) -> CompileSpec:
     pointers = {"hidden_ptr": f"*{dtype}", "index_ptr": "*i64" if rows else "*i32", "out_ptr": "*fp32"}
     pointers |= {"weight_ptr": f"*{dtype}"} if has_norm else {}
-    pointers |= {"dims_ptr": "*i32", "flags_ptr": "*i1"} if normalize else {}
+    pointers |= {"dims_ptr": "*i32", "flags_ptr": "*u1"} if each else {}
     absent = [name for name in ("weight_ptr", "dims_ptr", "flags_ptr") if name not in pointers]
     constexprs = {"ROWS": rows, "MEAN": mean, "HAS_NORM": has_norm, "BLOCK_C": block_c, "PDL": pdl}
-    constexprs |= dict.fromkeys(("HAS_DIMS", "NORMALIZE", "HAS_FLAGS"), normalize) | dict.fromkeys(absent)
+    constexprs |= {"HAS_DIMS": each, "NORMALIZE": normalize, "HAS_FLAGS": each} | dict.fromkeys(absent)
     return CompileSpec(
         name=f"pool_normalize_kernel/{name}",
         fn=pool_normalize_kernel,
@@ -203,5 +205,4 @@ def _spec(
         aligned=("stride_ht", "C", "E"),
         max_registers=128,
         loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
-        gated_only=dtype != "bf16" or name.endswith("last-pdl"),
     )

@@ -119,7 +119,6 @@ def compile_specs() -> list[CompileSpec]:
             aligned=("stride_xt", "stride_rt", "C"),
             max_registers=128,
             loads_before_wait=max(1, block_c // (config.num_warps * 32 * 8)),  # the weight's
-            gated_only=dtype != "bf16",
         )
         for block_c, config in _CONFIGS.items()
         for dtype, has_residual, pdl in (

@@ -185,7 +185,6 @@ def compile_specs() -> list[CompileSpec]:
             streamed=True,
             aligned=strides,
             max_registers=128,
-            gated_only=dtype != "bf16",
         )
         for model, (heads, kv_heads, dim, has_norm) in _SHIPPED.items()
         for dtype, pdl in (("bf16", False), ("bf16", True), ("fp16", False), ("fp32", False))

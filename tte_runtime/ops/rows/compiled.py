@@ -16,8 +16,9 @@ from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows
 from tte_runtime.ops.rows.barrier import finish, meet, settle, share, take
 from tte_runtime.ops.rows.numbers import STRICT, entry_point, narrow
+from tte_runtime.ops.rows.products import multiply, room
 from tte_runtime.ops.rows.sources import SOURCES
-from tte_runtime.ops.rows.tiles import PANEL, multiply, padded
+from tte_runtime.ops.rows.tiles import PANEL, padded
 from tte_runtime.ops.rows.values import gate, norm, rotate
 
 
@@ -145,7 +146,7 @@ def _entries(made_of):
         longest = padded(lengths.max())
         scores = np.empty((1 if decode else TILE) * longest, np.float32)
         panels = 0 if decode else longest
-        room = (
+        keys = (
             np.empty(panels * dim, np.float32), np.empty(panels * padded(dim), np.float32), scores,
             np.empty(TILE * padded(dim), np.float32),
         )  # fmt: skip
@@ -154,8 +155,6 @@ def _entries(made_of):
         f_first, f_last = share(inner_room // PANEL, part, parts)
         turn_first, turn_last = share(heads + kv_heads, part, parts)
         m, v, met = 0, 0, 0
-        if depth == tap_layer and depth == 0 and me == 0:
-            _tap(hidden, 0, rows, slots, width, taps)
         for layer in range(depth):
             kept = pages[layer]
             input_norm, v = vectors[v : v + width], v + width
@@ -180,14 +179,14 @@ def _entries(made_of):
                 _place(qkv, whole, angles, slots, kept, norms, eps, heads, turn_first, turn_last)
                 finish(counters, 2 * layer, together)
                 taken = take(counters, 2 * layer, together, taken)
-            m += outer_room * width
+            m += room(matrices, outer_room, width)
             met = meet(counters, parts, met)
             settle(counters, 2 * layer, together, blocks)
             chosen = layer == depth - 1 and ends.shape[0] > 0
             pieces = ends.shape[0] if chosen else blocks
-            out_at, gate_at = m, m + stride * mix
-            down_at = gate_at + 2 * inner_room * width
-            m = down_at + stride * inner
+            out_at, gate_at = m, m + room(matrices, stride, mix)
+            down_at = gate_at + room(matrices, 2 * inner_room, width)
+            m = down_at + room(matrices, stride, inner)
             taken = take(counters, 2 * layer + 1, together, -1)
             while taken < pieces:
                 first = ends[taken] if chosen else taken * block
@@ -196,7 +195,7 @@ def _entries(made_of):
                     _attend_decoded(qkv, first, first + count, kept, table, lengths, heads, part, parts, scores, mixed)
                 else:
                     _attend_prompts(
-                        qkv, first, first + count, kept, starts, table, lengths, heads, part, parts, room, mixed
+                        qkv, first, first + count, kept, starts, table, lengths, heads, part, parts, keys, mixed
                     )
                 met = meet(counters, parts, met)
                 multiply(hidden, first, mixed, count, mix, matrices, out_at, c_first, c_last)

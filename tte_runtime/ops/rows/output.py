@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tte_runtime.ops.rows.packing import as_array, is_bfloat16
+from tte_runtime.ops.rows.packing import as_array, is_bfloat16, pack_codes
 from tte_runtime.ops.rows.team import Team
 
 
@@ -19,16 +19,17 @@ class RowOutput:
     """Output embeddings [V, C] for the states of next tokens.
 
     Args:
-        weight: shared, not copied, unless it can be kept in half its bytes.
+        weight: shared, not copied, unless it can be kept in fewer bytes.
         team: who computes.
+        weights: "w16", row after row, or "w8a8", codes in panels.
     """
 
-    def __init__(self, weight: torch.Tensor, team: Team) -> None:
+    def __init__(self, weight: torch.Tensor, team: Team, weights: str = "w16") -> None:
         from tte_runtime.ops.rows import scoring
 
         self._score, self._likeliest = scoring.score_tokens, scoring.likeliest
         self._size = weight.shape[0]
-        self.matrix = as_array(weight, exact=is_bfloat16(weight))
+        self.matrix = pack_codes(weight) if weights == "w8a8" else as_array(weight, exact=is_bfloat16(weight))
         self._team = team
         with compiling("scores of tokens"):
             one = torch.ones(1, weight.shape[1], dtype=torch.float32)
@@ -40,8 +41,7 @@ class RowOutput:
         out = np.empty((len(states), self._size), np.float32)
 
         def part(me: int, size: int) -> None:
-            first, last = self._size * me // size, self._size * (me + 1) // size
-            self._score(states, weight, np.float32(eps), self.matrix, out, first, last)
+            self._score(states, weight, np.float32(eps), self.matrix, out, me, size)
 
         self._team.run(part, self._team.size_for(self.matrix.size, len(states)), np.zeros(1, np.int64), pieces=False)
         return out

@@ -1,7 +1,8 @@
 """How weights lie for compiled steps: one run of memory, in the order in which a step reads it.
 
 Matrices whose every element is a bfloat16 number, as those of most checkpoints are, are kept in 16 bits and widened as
-they are read: the same values in half the bytes. Knows weights; knows no op.
+they are read: the same values in half the bytes. With `w8a8` they become codes of 8 bits with a scale an output. Knows
+weights; knows no op.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 PANEL = 32  # outputs of a matrix that lie side by side, see tiles.py
+WORD = 4  # codes of an output that lie side by side, see codes.py
+CODE_HEAD = 8 * PANEL  # bytes before a panel of codes: float32 scales, int32 of what is to be taken off
+_LARGEST_CODE, _INPUT_ZERO = 127, 128
 
 
 class Layer(Protocol):
@@ -46,7 +50,7 @@ class Packed:
 
     Attributes:
         matrices: qkv, out, gates, ups and down of every layer, each in panels [ceil(O / 32), I, 32], where a panel goes
-            on behind the last output, zeros: float32, or uint16 for bfloat16.
+            on behind the last output, zeros: float32, uint16 for bfloat16, or int8, see `pack_codes`.
         vectors: float32: input norm, bias (zeros where there is none), norms of q and k where there are any, and post
             norm of every layer.
     """
@@ -55,8 +59,17 @@ class Packed:
     vectors: NDArray[np.float32]
 
 
-def pack_layers(layers: Sequence[Layer]) -> Packed:
-    """All layers, in order, as a step reads them."""
+def pack_layers(layers: Sequence[Layer], weights: str) -> Packed:
+    """All layers, in order, as a step reads them; `weights` is their format, "w16" or "w8a8"."""
+    if weights == "w8a8":
+        flat = np.concatenate([pack_codes(matrix) for layer in layers for matrix in _matrices(layer)])
+    else:
+        flat = _pack_exactly(layers)
+    vectors = [part.float().numpy() for w in layers for part in _vectors(w)]
+    return Packed(flat, np.concatenate(vectors))
+
+
+def _pack_exactly(layers: Sequence[Layer]) -> NDArray[Any]:
     exact, size, start = True, 0, 0
     for layer in layers:
         for matrix in _matrices(layer):  # unpacked one layer at a time
@@ -67,8 +80,7 @@ def pack_layers(layers: Sequence[Layer]) -> Packed:
             stop = start + _room(matrix)
             flat[start:stop] = pack_matrix(matrix, exact=exact)
             start = stop
-    vectors = [part.float().numpy() for w in layers for part in _vectors(w)]
-    return Packed(flat, np.concatenate(vectors))
+    return flat
 
 
 def whole_panels(size: int) -> int:
@@ -90,6 +102,23 @@ def pack_matrix(matrix: torch.Tensor, *, exact: bool) -> NDArray[Any]:
     whole = np.zeros((whole_panels(size), n), _kind(exact))
     whole[:size] = as_array(matrix, exact=exact).reshape(size, n)
     return np.ascontiguousarray(whole.reshape(-1, PANEL, n).transpose(0, 2, 1)).reshape(-1)
+
+
+def pack_codes(matrix: torch.Tensor) -> NDArray[np.int8]:
+    """A matrix [O, I] as codes of -127 to 127, flat: of each panel 32 float32 scales, 32 int32 (what a row of inputs
+    that are all zero, code 128, would add to each output), and [ceil(I / 4), 32, 4] codes, zeros behind the last input.
+    """
+    size, n = matrix.shape
+    panels, words = whole_panels(size) // PANEL, -(-n // WORD)
+    wide = matrix.detach().float()
+    scale = (wide.abs().amax(1) / _LARGEST_CODE).clamp_min(torch.finfo(torch.float32).tiny)
+    codes = np.zeros((panels * PANEL, words * WORD), np.int8)
+    codes[:size, :n] = torch.round(wide / scale[:, None]).to(torch.int8).numpy()
+    scales, zeros = np.zeros(panels * PANEL, np.float32), codes.sum(1, dtype=np.int32) * _INPUT_ZERO
+    scales[:size] = scale.numpy()
+    parts = [part.reshape(panels, PANEL).view(np.int8) for part in (scales, zeros)]
+    parts.append(codes.reshape(panels, PANEL, words, WORD).transpose(0, 2, 1, 3).reshape(panels, -1))
+    return np.concatenate(parts, axis=1).reshape(-1)
 
 
 def unpack_matrix(panels: NDArray[Any], size: int, n: int) -> torch.Tensor:

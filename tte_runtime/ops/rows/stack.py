@@ -67,16 +67,24 @@ class RowStack:
         rotation: what turns heads.
         team: who computes.
         prompts: whether it takes prompts too, or rows of one token only.
+        weights: how the matrices are kept: "w16", as they are, or "w8a8".
     """
 
     def __init__(
-        self, layers: Sequence[Layer], shape: RowShape, rotation: RowRotation, team: Team, *, prompts: bool
+        self,
+        layers: Sequence[Layer],
+        shape: RowShape,
+        rotation: RowRotation,
+        team: Team,
+        *,
+        prompts: bool,
+        weights: str = "w16",
     ) -> None:
         from tte_runtime.ops.rows import compiled  # imports Numba, and compiles at its first call
 
         self.prompts = prompts
         self._run = compiled.run_layers
-        self._packed = pack_layers(layers)
+        self._packed = pack_layers(layers, weights)
         self._sizes = (shape.hidden_size, shape.num_heads, shape.intermediate_size, int(layers[0].q_norm is not None))
         self._eps, self._factor = np.float32(shape.norm_eps), np.float32(rotation.factor)
         self._axes, self._inv_freq = rotation.axis.numpy(), rotation.inv_freq.numpy()
@@ -89,10 +97,10 @@ class RowStack:
             self._compile(shape, layers[0].input_norm.dtype)
 
     def _compile(self, shape: RowShape, dtype: torch.dtype) -> None:
-        """Go through no layer, so that no request waits for the compiler."""
+        """Feed one token, so that no request waits for the compiler."""
         states = torch.zeros(1, shape.hidden_size, dtype=dtype)
-        pages = states.new_zeros(1, 2, 2, shape.num_kv_heads, PAGE_SIZE, 2 * len(self._inv_freq))
-        self.forward(states, torch.ones(3, 1, dtype=torch.int64), StepLayout.one_token(), pages, depth=0)
+        pages = states.new_zeros(self._depth, 2, 2, shape.num_kv_heads, PAGE_SIZE, 2 * len(self._inv_freq))
+        self.forward(states, torch.ones(3, 1, dtype=torch.int64), StepLayout.one_token(), pages)
 
     @property
     def num_bytes(self) -> int:
@@ -106,7 +114,6 @@ class RowStack:
         layout: StepLayout,
         pages: torch.Tensor,
         taps: tuple[int, torch.Tensor] | None = None,
-        depth: int | None = None,
         deepstack: torch.Tensor | None = None,
         ends: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -115,7 +122,6 @@ class RowStack:
         Args:
             hidden: [R, C]. positions: int64 [3, R]. pages: [L, 2, N, K, 16, D].
             taps: a layer, and [N * 16, C] where the states before it go.
-            depth: run only so many layers.
             deepstack: [n, R, C], added behind each of the first n layers.
             ends: int64 [S], ascending: the only rows that are wanted.
 
@@ -126,7 +132,7 @@ class RowStack:
         rows, width = hidden.shape
         size, block = self._team.plan(self._packed.matrices.size, rows)
         states = pad_rows(hidden)
-        first, last = self._arguments(states, positions, layout, pages, taps, depth, deepstack, ends, size, block)
+        first, last = self._arguments(states, positions, layout, pages, taps, deepstack, ends, size, block)
 
         def part(me: int, team: int) -> None:
             self._run(*first, layout.decode, *last, block, me, team)
@@ -166,7 +172,7 @@ class RowStack:
 
         rows, width = hidden.shape
         states, tokens = pad_rows(hidden), np.empty((steps, rows), np.int64)
-        first, last = self._arguments(states, positions, layout, pages, taps, None, None, None, 1, 0)
+        first, last = self._arguments(states, positions, layout, pages, taps, None, None, 1, 0)
         hidden_in, positions_in, axes, inv_freq, factor, slots, starts, table, lengths = first
         made = walking.run_steps(
             hidden_in, positions_in.copy(), axes, inv_freq, factor, slots.copy(), starts, table, lengths.copy(), *last,
@@ -181,7 +187,6 @@ class RowStack:
         layout: StepLayout,
         pages: torch.Tensor,
         taps: tuple[int, torch.Tensor] | None,
-        depth: int | None,
         deepstack: torch.Tensor | None,
         ends: torch.Tensor | None,
         size: int,
@@ -208,7 +213,7 @@ class RowStack:
             _kept(pages),
             _kept(tap_pages),
             tap_layer,
-            self._depth if depth is None else depth,
+            self._depth,
             _NO_ENDS if ends is None else ends.numpy(),
             planes,
             self._packed.matrices,

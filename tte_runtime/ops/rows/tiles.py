@@ -26,7 +26,7 @@ TALLEST = (
 padded = njit(**STRICT)(whole_panels)
 
 
-def _prefetch(builder, pointer, size):
+def prefetch(builder, pointer, size):
     """Ask for `size` bytes that will be read soon; beyond the end of an array it does nothing."""
     byte = ir.IntType(8).as_pointer()
     words = [ir.IntType(32)] * 3
@@ -75,7 +75,7 @@ def _tile(rows, side):
             ]
             if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
                 ahead = builder.gep(panel, [builder.add(line, panel_step)])
-                _prefetch(builder, ahead, PANEL * (2 if halves else 4))
+                prefetch(builder, ahead, PANEL * (2 if halves else 4))
             wide = [spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
             after = [
                 multiply_add(builder, wide[index // len(parts)], weights[index % len(parts)], own)

@@ -32,9 +32,9 @@ def load(builder, pointer, kept_in_16_bits):
     return builder.bitcast(words, VECTOR)
 
 
-def spread(builder, value):
+def spread(builder, value, kind=VECTOR):
     """One number in all lanes."""
-    empty = ir.Constant(VECTOR, ir.Undefined)
+    empty = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(empty, value, ir.IntType(32)(0))
     return builder.shuffle_vector(first, empty, ir.Constant(WORDS, [0] * LANES))
 

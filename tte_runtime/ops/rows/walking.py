@@ -26,7 +26,7 @@ def _entry(made_of):
         Args:
             hidden, positions, slots, lengths: of the first step, changed on the way; others as for `run_layers`. The
                 rows' pages have room for all steps.
-            embed: float32 [V, C]. norm: [C]. output: [V * C], see `score_tokens`. stops: int64 [n].
+            embed: float32 [V, C]. norm: [C]. output: as for `score_tokens`. stops: int64 [n].
             tokens: int64 [steps, R], gets what was drawn.
 
         Returns:
@@ -43,7 +43,7 @@ def _entry(made_of):
                 tap_layer, depth, ends, planes, matrices, vectors, sizes, eps, shared, counters, block, me, team,
             )  # fmt: skip
             states[:] = hidden[:, :width]
-            score_tokens(states, norm, eps, output, scores, me, embed.shape[0])
+            score_tokens(states, norm, eps, output, scores, me, team)
             likeliest(scores, tokens[step])
             done = step + 1 == tokens.shape[0]
             for row in range(rows):
