@@ -107,9 +107,11 @@ def _pool_normalize(inputs: Inputs) -> Call:
     device, width = hidden.device, inputs["dim"] or hidden.shape[1]
     bounds = inputs["cu_seqlens"].long() if rows is None else torch.arange(len(rows) + 1, device=device)
     norm = inputs["norm_weight"] if inputs["norm_weight"] is not None else hidden.new_ones(hidden.shape[1])
-    count = len(bounds) - 1
-    dims = torch.full((count,), width, dtype=torch.int32, device=device)
-    flags = torch.full((count,), inputs["normalize"], device=device)
+    dims, flags = inputs["dims"], inputs["normalize"]
+    if dims is None:
+        dims = torch.full((len(bounds) - 1,), width, dtype=torch.int32, device=device)
+    if not isinstance(flags, torch.Tensor):
+        flags = torch.full((len(bounds) - 1,), flags, device=device)
     pooling = Pooling(cu_seqlens=bounds, dims=dims, normalize=flags, mean=inputs["mode"] == "mean")
 
     def call() -> torch.Tensor:

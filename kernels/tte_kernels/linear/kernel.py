@@ -42,7 +42,9 @@ TILES: tuple[Tile, ...] = (
 # With SwiGLU a program computes block_o columns of gate and as many of up, so it holds two accumulators.
 SWIGLU_TILES: tuple[Tile, ...] = (Tile(128, 128, 64, num_warps=8, num_stages=3), TILES[-1])
 # fp32 runs without tensor cores (exact products): it is the path of parity checks, not of speed.
-TILE_FP32 = Tile(64, 64, 32, num_warps=4, num_stages=2)
+# As many stages as spill nothing in either version of Triton.
+TILE_FP32 = Tile(64, 64, 32, num_warps=4, num_stages=3)
+SWIGLU_TILE_FP32 = Tile(64, 64, 32, num_warps=4, num_stages=2)
 # Programs that fill the card once (132 SMs of an H200). A constant, so that the choice of a tile is
 # reproducible.
 ENOUGH_PROGRAMS = 132
@@ -134,7 +136,7 @@ def linear_kernel(
 def choose_tile(num_tokens: int, columns: int, dtype: torch.dtype, has_epilogue: bool, swiglu: bool = False) -> Tile:
     """The largest tile that still gives every SM a program; the smallest where none does."""
     if dtype == torch.float32:
-        return TILE_FP32
+        return SWIGLU_TILE_FP32 if swiglu else TILE_FP32
     tiles = SWIGLU_TILES if swiglu else TILES[1:] if has_epilogue else TILES
     for tile in tiles[:-1]:
         programs = triton.cdiv(num_tokens, tile.block_t) * triton.cdiv(columns, tile.block_o)
@@ -191,7 +193,9 @@ def compile_specs() -> list[CompileSpec]:
     """Every tile with each of what layers make of it, in every dtype, and the extremes with PDL."""
     kinds = {"": TILES, "bias": TILES[1:], "residual": TILES[1:], "swiglu": SWIGLU_TILES}
     halves = [(dtype, kind, tile) for dtype in ("bf16", "fp16") for kind, tiles in kinds.items() for tile in tiles]
-    specs = [_spec(*variant) for variant in halves] + [_spec("fp32", kind, TILE_FP32) for kind in kinds]
+    specs = [_spec(*variant) for variant in halves] + [
+        _spec("fp32", kind, SWIGLU_TILE_FP32 if kind == "swiglu" else TILE_FP32) for kind in kinds
+    ]
     specs += [_spec("bf16", kind, tile, pdl=True) for kind, tiles in kinds.items() for tile in (tiles[0], tiles[-1])]
     specs += [_spec("bf16", "", tile, even=False) for tile in TILES]
     return specs + [_spec(dtype, "bias-residual", TILES[1]) for dtype in ("bf16", "fp16")]
