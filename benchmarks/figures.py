@@ -26,6 +26,7 @@ ORDER = (
     *("preprocess", "reasoner", "vision", "prefill", "generate", "decode", "second pass", "last forward"),
     *("readout", "host"),
 )
+SHOWN = 32  # tokens of a trace in the waterfall: of longer ones nothing but decoding can be seen
 
 
 def new_axes(width: float, height: float, panels: int | None = None) -> tuple[Any, Any]:
@@ -57,9 +58,11 @@ def _where(row: Row) -> str:
 def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
     """Milliseconds of one request by stage, a panel a shape, a bar a way; False where no row has them.
 
-    Of a shape the last row that has them is drawn.
+    Of a shape the last row with most ways is drawn, of traces of at most `SHOWN` tokens if there are any.
     """
-    latest = {row["shape"]: row for row in rows if row.get("ok") and row.get("breakdown")}
+    broken = [row for row in rows if row.get("ok") and row.get("breakdown")]
+    broken.sort(key=lambda row: ((row["cell"]["trace"] or 0) <= SHOWN, len(row["breakdown"])))  # the last one counts
+    latest = {row["shape"]: row for row in broken}
     if not latest:
         return False
     most = max(len(row["breakdown"]) for row in latest.values())
@@ -68,7 +71,7 @@ def draw_waterfall(rows: Sequence[Row], path: Path) -> bool:
         _stack(axes, row["breakdown"])
         cell = row["cell"]
         trace = "its own trace" if cell["trace"] is None else f"a trace of {cell['trace']} tokens"
-        axes.set_title(f"{shape}: a picture of {cell['image']} tokens, {trace}", fontsize=9)
+        axes.set_title(f"{shape}\na picture of {cell['image']} tokens, {trace}", fontsize=9)
     figure.suptitle(_where(row), fontsize=8, color=SOFT)
     named = {label: mark for axes in panels for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     known = [stage for stage in ORDER if stage in named]
@@ -95,7 +98,9 @@ def _stack(axes: Any, ways: dict[str, dict[str, float]]) -> None:
 
 
 def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
-    """How many times our time each way takes, with its interval, over trace length: a panel a shape, a line a batch."""
+    """How many times our time each way takes, with its interval, over trace length: a line a batch, a panel a shape and
+    picture for which there are two lengths.
+    """
     panels: dict[str, dict[tuple[str, int], dict[float, list[float]]]] = {}
     last: Row | None = None
     for row in rows:
@@ -105,6 +110,8 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> bool:
                 panel = panels.setdefault(f"{row['shape']}, picture of {cell['image']} tokens", {})
                 panel.setdefault((way, cell["batch"]), {})[trace] = figures["ratio"]
                 last = row
+    lengths = {name: {trace for points in panel.values() for trace in points} for name, panel in panels.items()}
+    panels = {name: panel for name, panel in panels.items() if len(lengths[name]) > 1} or panels
     if last is None:
         return False
     figure, all_axes = new_axes(max(8.0, 4.2 * len(panels)), 4.0, panels=len(panels))
