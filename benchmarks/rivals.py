@@ -47,7 +47,7 @@ __all__ = ["RIVALS", "main", "table"]
 RIVALS = {
     "onnx_genai": "writes only",
     "openvino_genai": "writes only, 4-bit weights where the model is GGUF",
-    "llama_cpp": "writes only, the weights of the GGUF; unmeasured so far",
+    "llama_cpp": "writes only, the weights of the GGUF",
     "sglang_last": "one pass, the state before the last token; unmeasured so far",
     "vllm_two_engines": "two passes in two engines; unmeasured so far",
 }

@@ -1,6 +1,6 @@
-"""llama.cpp on a CPU through llama-cpp-python: writes traces and gives no states: half of the job. UNMEASURED.
+"""llama.cpp on a CPU through llama-cpp-python: writes traces and gives no states: half of the job.
 
-Written from its documentation and not run yet: it builds from source for some minutes. In its own environment:
+Run with 0.3.36, which builds from source for ten minutes or more. In its own environment:
 pip install llama-cpp-python==0.3.36. Threads are those of OMP_NUM_THREADS.
 """
 
