@@ -16,7 +16,7 @@ from tte_runtime.config import PAGE_SIZE as PAGE
 from tte_runtime.ops.rows.attention import TILE, attend_row, attend_rows
 from tte_runtime.ops.rows.barrier import finish, meet, settle, share, take
 from tte_runtime.ops.rows.numbers import STRICT, entry_point, narrow
-from tte_runtime.ops.rows.products import multiply, room
+from tte_runtime.ops.rows.packed import multiply, room
 from tte_runtime.ops.rows.sources import SOURCES
 from tte_runtime.ops.rows.tiles import PANEL, padded
 from tte_runtime.ops.rows.values import gate, norm, rotate

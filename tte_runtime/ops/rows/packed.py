@@ -1,4 +1,4 @@
-"""Products of rows with a packed matrix, whatever its numbers are kept in. Knows arrays."""
+"""A packed matrix, whatever its numbers are kept in: the room it takes, and products of rows with it. Knows arrays."""
 
 from __future__ import annotations
 
