@@ -173,7 +173,7 @@ class EngineConfig:
         cache = self.kv_cache_tokens
         if cache == "auto":
             budget = (8 if on_gpu else 1) * 2**30
-            per_token = bytes_per_token if dtype == "float32" else bytes_per_token // 2
+            per_token = bytes_per_token if dtype == "float32" else max(bytes_per_token // 2, 1)
             cache = max(context, min(64 * 1024, budget // per_token))
         return replace(
             self,

@@ -56,6 +56,13 @@ def test_a_real_run_and_the_same_command_again(tmp_path: Path) -> None:
     assert read_rows(out) == rows
 
 
+def test_16_bits_which_a_gpu_has_by_itself(tmp_path: Path) -> None:
+    done = run(tmp_path / "embed.jsonl", "--ways", "ours,two-pass", "--dtype", "bfloat16")
+    assert done.exit_code == 0, done.output
+    (row,) = read_rows(tmp_path / "embed.jsonl")
+    assert row["ok"] and "bfloat16" in row["key"]
+
+
 def test_no_time_where_parity_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "TOLERANCE", -1.0)
     done = run(tmp_path / "embed.jsonl", "--ways", "ours,two-pass")
