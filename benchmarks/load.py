@@ -166,6 +166,7 @@ class Contest:
         """Stop the runtimes."""
         for one in self._close:
             one.close()
+        gc.unfreeze()
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -122,10 +122,7 @@ class Int8:
     def __init__(self, weight: torch.Tensor) -> None:
         if "fbgemm" not in torch.backends.quantized.supported_engines:
             raise OptionError('weights="w8a8" needs fbgemm (x86 with AVX2), which this torch lacks. Use weights="w16".')
-        wide = weight.float()
-        scale = (wide.abs().amax(1) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
-        whole = torch.round(wide / scale[:, None]).to(torch.int8)
-        self._packed = _fbgemm_pack(whole, scale)
+        self._packed = _fbgemm_pack(*to_codes(weight))
 
     @property
     def weight(self) -> torch.Tensor:
@@ -149,6 +146,13 @@ class Int8:
             wide / largest, 1 / INT8_MAX, UINT8_ZERO, self._packed
         )
         return out.mul_(largest).to(x.dtype)
+
+
+def to_codes(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix [O, I] as int8 codes of -127 to 127 and a float32 scale an output, [O]."""
+    wide = weight.detach().float()
+    scale = (wide.abs().amax(1) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.round(wide / scale[:, None]).to(torch.int8), scale
 
 
 def _fbgemm_pack(whole: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

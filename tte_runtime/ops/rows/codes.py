@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.packing import CODE_HEAD, PANEL, WORD
 from tte_runtime.ops.rows.tiles import TALLEST, prefetch
-from tte_runtime.ops.rows.vectors import INDEX, LANES, VECTOR, WORDS, spread, start_of
+from tte_runtime.ops.rows.vectors import INDEX, LANES, VECTOR, WORDS, add_up_steps, spread, start_of
 
 LINE = PANEL * WORD  # bytes of a panel for one word of inputs
 PARTS = PANEL // LANES
@@ -72,30 +72,23 @@ def make_tile(rows, side, *, vnni=HAS_VNNI):
             parts = range(side * PARTS)
             panels = [moved(panel, panel_step, part // PARTS) for part in parts]
             inputs = [builder.bitcast(moved(codes, code_step, row), ir.IntType(32).as_pointer()) for row in range(rows)]
-            entry, body, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(body)  # there is at least one word
-            builder.position_at_end(body)
-            k, sums = builder.phi(INDEX), [builder.phi(WORDS) for _ in range(rows * len(parts))]
-            k.add_incoming(INDEX(0), entry)
-            line = builder.add(builder.mul(k, INDEX(LINE)), INDEX(CODE_HEAD))
-            weights = [
-                words_at(own, builder.add(line, INDEX(part % PARTS * LANES * WORD)))
-                for part, own in zip(parts, panels, strict=True)
-            ]
-            if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
-                prefetch(builder, builder.gep(panel, [builder.add(line, panel_step)]), LINE)
-            wide = [spread(builder, builder.load(builder.gep(one, [k]), align=4), WORDS) for one in inputs]
-            after = [
-                _add_words(builder, own, wide[index // len(parts)], weights[index % len(parts)], vnni=vnni)
-                for index, own in enumerate(sums)
-            ]
-            following = builder.add(k, INDEX(1))
-            k.add_incoming(following, body)
-            for own, later in zip(sums, after, strict=True):
-                own.add_incoming(ir.Constant(WORDS, [0] * LANES), entry)
-                own.add_incoming(later, body)
-            builder.cbranch(builder.icmp_signed("<", following, count), body, done)
-            builder.position_at_end(done)
+
+            def add(k, sums):
+                line = builder.add(builder.mul(k, INDEX(LINE)), INDEX(CODE_HEAD))
+                weights = [
+                    words_at(own, builder.add(line, INDEX(part % PARTS * LANES * WORD)))
+                    for part, own in zip(parts, panels, strict=True)
+                ]
+                if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
+                    prefetch(builder, builder.gep(panel, [builder.add(line, panel_step)]), LINE)
+                wide = [spread(builder, builder.load(builder.gep(one, [k]), align=4), WORDS) for one in inputs]
+                return [
+                    _add_words(builder, own, wide[index // len(parts)], weights[index % len(parts)], vnni=vnni)
+                    for index, own in enumerate(sums)
+                ]
+
+            nothing = ir.Constant(WORDS, [0] * LANES)
+            after = add_up_steps(builder, count, nothing, rows * len(parts), add)
             for index, total in enumerate(after):
                 row, part = divmod(index, len(parts))
                 head = part % PARTS * LANES * WORD  # scales, then what inputs' zero adds to each output

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tte_runtime.ops.matrices import UINT8_ZERO, to_codes
+
 PANEL = 32  # outputs of a matrix that lie side by side, see tiles.py
 WORD = 4  # codes of an output that lie side by side, see codes.py
 CODE_HEAD = 8 * PANEL  # bytes before a panel of codes: float32 scales, int32 of what is to be taken off
-_LARGEST_CODE, _INPUT_ZERO = 127, 128
 
 
 class Layer(Protocol):
@@ -110,11 +111,10 @@ def pack_codes(matrix: torch.Tensor) -> NDArray[np.int8]:
     """
     size, n = matrix.shape
     panels, words = whole_panels(size) // PANEL, -(-n // WORD)
-    wide = matrix.detach().float()
-    scale = (wide.abs().amax(1) / _LARGEST_CODE).clamp_min(torch.finfo(torch.float32).tiny)
+    whole, scale = to_codes(matrix)
     codes = np.zeros((panels * PANEL, words * WORD), np.int8)
-    codes[:size, :n] = torch.round(wide / scale[:, None]).to(torch.int8).numpy()
-    scales, zeros = np.zeros(panels * PANEL, np.float32), codes.sum(1, dtype=np.int32) * _INPUT_ZERO
+    codes[:size, :n] = whole.numpy()
+    scales, zeros = np.zeros(panels * PANEL, np.float32), codes.sum(1, dtype=np.int32) * UINT8_ZERO
     scales[:size] = scale.numpy()
     parts = [part.reshape(panels, PANEL).view(np.int8) for part in (scales, zeros)]
     parts.append(codes.reshape(panels, PANEL, words, WORD).transpose(0, 2, 1, 3).reshape(panels, -1))

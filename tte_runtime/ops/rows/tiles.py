@@ -15,7 +15,18 @@ from numba.extending import intrinsic
 
 from tte_runtime.ops.rows.numbers import STRICT
 from tte_runtime.ops.rows.packing import PANEL, whole_panels
-from tte_runtime.ops.rows.vectors import INDEX, LANES, VECTOR, in_16_bits, load, multiply_add, spread, start_of
+from tte_runtime.ops.rows.vectors import (
+    INDEX,
+    LANES,
+    VECTOR,
+    ZEROS,
+    add_up_steps,
+    in_16_bits,
+    load,
+    multiply_add,
+    spread,
+    start_of,
+)
 
 LINE = 64  # bytes that memory gives at a time
 DEPTH = 768  # inputs of a pass: a panel of them stays in the second cache, the rows of a tile in the first
@@ -59,35 +70,26 @@ def _tile(rows, side):
             ]
             inputs = [moved(x, x_step, row) for row in range(rows)]
 
-            entry, body, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(body)  # n is at least 1
-            builder.position_at_end(body)
-            k, sums = builder.phi(INDEX), [builder.phi(VECTOR) for _ in places]
-            k.add_incoming(INDEX(0), entry)
-            line = builder.mul(k, INDEX(PANEL))
-            weights = [
-                load(
-                    builder,
-                    builder.gep(moved(panel, panel_step, part // PANEL), [builder.add(line, INDEX(part % PANEL))]),
-                    halves,
-                )
-                for part in parts
-            ]
-            if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
-                ahead = builder.gep(panel, [builder.add(line, panel_step)])
-                prefetch(builder, ahead, PANEL * (2 if halves else 4))
-            wide = [spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
-            after = [
-                multiply_add(builder, wide[index // len(parts)], weights[index % len(parts)], own)
-                for index, own in enumerate(sums)
-            ]
-            following = builder.add(k, INDEX(1))
-            k.add_incoming(following, body)
-            for own, later in zip(sums, after, strict=True):
-                own.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), entry)
-                own.add_incoming(later, body)
-            builder.cbranch(builder.icmp_signed("<", following, n), body, done)
-            builder.position_at_end(done)
+            def add(k, sums):
+                line = builder.mul(k, INDEX(PANEL))
+                weights = [
+                    load(
+                        builder,
+                        builder.gep(moved(panel, panel_step, part // PANEL), [builder.add(line, INDEX(part % PANEL))]),
+                        halves,
+                    )
+                    for part in parts
+                ]
+                if rows >= 6:  # while so many rows are computed, the next panel comes out of memory
+                    ahead = builder.gep(panel, [builder.add(line, panel_step)])
+                    prefetch(builder, ahead, PANEL * (2 if halves else 4))
+                wide = [spread(builder, builder.load(builder.gep(one, [k]))) for one in inputs]
+                return [
+                    multiply_add(builder, wide[index // len(parts)], weights[index % len(parts)], own)
+                    for index, own in enumerate(sums)
+                ]
+
+            after = add_up_steps(builder, n, ZEROS, len(places), add)
             for place, value in zip(places, after, strict=True):  # what is added to is rounded once, not at every step
                 builder.store(builder.fadd(builder.load(place, align=4), value), place, align=4)
             return context.get_dummy_value()

@@ -45,6 +45,24 @@ def multiply_add(builder, a, b, c):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
 
 
+def add_up_steps(builder, count, zero, number, add):
+    """`number` sums from `zero` over `count` steps, of which there is at least one; `add(k, sums)` gives the next."""
+    entry, body, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(body)
+    builder.position_at_end(body)
+    k, sums = builder.phi(INDEX), [builder.phi(zero.type) for _ in range(number)]
+    k.add_incoming(INDEX(0), entry)
+    after = add(k, sums)
+    following = builder.add(k, INDEX(1))
+    k.add_incoming(following, body)
+    for own, later in zip(sums, after, strict=True):
+        own.add_incoming(zero, entry)
+        own.add_incoming(later, body)
+    builder.cbranch(builder.icmp_signed("<", following, count), body, done)
+    builder.position_at_end(done)
+    return after
+
+
 def fold(builder, vector):
     """The sum of all lanes: halves are added until one is left."""
     width = LANES
