@@ -21,6 +21,7 @@ ATTENTION = ("auto", "triton", "sdpa", "flash-attn", "xformers")
 SMALL_MATRIX = 2**18  # elements; a product of one row with fewer takes less time than waking a second thread
 DECODE_ROWS = 64  # that a decode step may take whatever the batch: what lanes leave is for suffixes and replays
 PAGE_SIZE = 16  # tokens; pinned: pages, their keys and the kernels agree on it
+MAX_STOPS = 8  # tokens that may end a trace; they are checked where tokens are drawn, in memory of fixed size
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Bench:
             assert batch.decode == (chunk.start >= sequence.prompt_len)
             sequence.advance(len(chunk))
             if sequence.fed == len(sequence.ids) and sequence.may_sample:
-                assert sequence.learn(sequence.expect(), 5)
+                assert sequence.learn(sequence.expect(), 5, stops=False)
             if sequence.done:
                 self.scheduler.remove(sequence)
 
@@ -190,7 +190,7 @@ def test_more_rows_than_places_where_every_stream_has_a_snapshot() -> None:
             chunk.sequence.advance(len(chunk))
             if decode:
                 scheduler.fork(chunk.sequence, family.snapshot(chunk.sequence), chunk.stop)
-            assert chunk.sequence.learn(chunk.sequence.expect(), 5)
+            assert chunk.sequence.learn(chunk.sequence.expect(), 5, stops=False)
     batch = scheduler.schedule()
     assert batch and [len(chunk) for chunk in batch.chunks] == [1] * 80
 

@@ -69,6 +69,19 @@ def test_a_walk_ends_with_the_token_that_ends_a_trace(embedder: Embedder, walked
     assert counts.computed == counts.prompt + at + counts.suffix, "nothing was fed behind it"
 
 
+def test_a_stop_of_one_trace_is_a_token_like_any_other_to_its_neighbour(embedder: Embedder, walked: list[int]) -> None:
+    """A walk ends with the stop of either, and goes on for the other."""
+    requests = [replace(render(embedder, text, max_tokens=30), stop_ids=frozenset()) for text in ("one", "two")]
+    whole = [outcome[1] for outcome in outcomes(embedder, requests)]
+    stop = next(token for token in whole[0][3:] if token not in whole[0][:3])
+    walked.clear()
+    ended, other = outcomes(embedder, [replace(requests[0], stop_ids=frozenset({stop})), requests[1]])
+    mirrored, _ = outcomes(embedder, [requests[0], replace(requests[1], stop_ids=frozenset({stop}))])
+    assert walked and ended[1] == whole[0][: whole[0].index(stop) + 1] and ended[2] == "stop"
+    assert (other[1], other[2]) == (whole[1], "forced")
+    assert (mirrored[1], mirrored[2]) == (whole[0], "forced"), "it was ended by its neighbour's stop"
+
+
 def test_listeners_hear_every_token_in_order(embedder: Embedder, walked: list[int]) -> None:
     engine, news = embedder._pipeline.engine, []  # type: ignore[var-annotated]
     take = lambda outcome: None  # noqa: E731

@@ -134,7 +134,8 @@ def test_draws_from_logits_compile_for_any_number_of_rows(dynamic: bool | None) 
     torch._dynamo.reset()
     compiled = torch.compile(tk.sample_logits, backend="eager", fullgraph=True, dynamic=dynamic)
     for rows in (3, 5, 8):
-        integers = [torch.arange(rows, device=DEVICE) for _ in range(4)]
-        reals = [torch.full((rows,), value, device=DEVICE) for value in (0.7, 0.9)]
-        inputs = (random(rows, 11), reals[0], *integers, reals[1])
+        seed, position, trace, top_k = (torch.arange(rows, device=DEVICE) for _ in range(4))
+        temperature, top_p = (torch.full((rows,), value, device=DEVICE) for value in (0.7, 0.9))
+        stop_ids = torch.arange(2 * rows, device=DEVICE).view(rows, 2)
+        inputs = (random(rows, 11), temperature, seed, position, trace, stop_ids, top_k, top_p)
         assert torch.equal(compiled(*inputs), tk.sample_logits(*inputs))

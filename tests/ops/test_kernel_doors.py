@@ -147,7 +147,7 @@ def test_a_value_out_of_range_is_named(op: str, change: Callable[[Inputs], Input
 def test_draws_from_logits_have_limits(change: dict[str, float], words: str) -> None:
     integers = ("seed", "position", "trace_index", "top_k")
     inputs: Inputs = dict.fromkeys(integers, torch.zeros(2, dtype=torch.int64))
-    inputs |= {"temperature": torch.ones(2), "top_p": torch.ones(2)}
+    inputs |= {"temperature": torch.ones(2), "top_p": torch.ones(2), "stop_ids": torch.zeros(2, 0).long()}
     inputs |= {name: torch.full_like(inputs[name], value) for name, value in change.items()}
     with pytest.raises(KernelInputError, match=words):
         tk.sample_logits(torch.zeros(2, 5), **inputs)

@@ -19,6 +19,7 @@ def _rows(count: int, temperature: float) -> dict[str, torch.Tensor]:
         "seed": torch.full((count,), 7, dtype=torch.int64),
         "position": torch.arange(count),
         "trace_index": torch.zeros(count, dtype=torch.int64),
+        "stop_ids": torch.full((count, 1), -1),
     }
 
 
@@ -62,7 +63,7 @@ def test_noise_is_finite_and_gumbel() -> None:
 
 def test_frequencies_are_those_of_the_softmax() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).repeat(4000, 1)
-    ids = sample_logits(logits, **_rows(4000, 0.7), **_off(4000))
+    ids = sample_logits(logits, **_rows(4000, 0.7), **_off(4000))[:, 0]
     wanted = (logits[0] / 0.7).softmax(-1)
     counted = torch.bincount(ids, minlength=4) / 4000
     assert ((counted - wanted).abs() < 5 * (wanted * (1 - wanted) / 4000).sqrt()).all()
@@ -73,7 +74,19 @@ def test_fused_and_unfused_draw_the_same() -> None:
     hidden, weight = torch.randn(20, 32, generator=generator), torch.randn(150, 32, generator=generator)
     fused = sample(hidden, weight, **_rows(20, 1.5))
     assert torch.equal(fused, sample_logits(hidden @ weight.T, **_rows(20, 1.5), **_off(20)))
-    assert not torch.equal(fused, (hidden @ weight.T).argmax(-1)), "a draw at temperature 1.5 is not the argmax"
+    assert not torch.equal(fused[:, 0], (hidden @ weight.T).argmax(-1)), "a draw at temperature 1.5 is not the argmax"
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 16, 17, 40], ids=lambda count: f"{count} stop ids")
+def test_a_token_is_a_stop_of_its_own_row_only(count: int) -> None:
+    """The stop stands last among the row's, the other rows' stops are other tokens."""
+    weight, hidden = torch.eye(64, 16).roll(20, 0), torch.eye(5, 16)  # row i draws token 20 + i
+    rows = _rows(5, 0.0) | {"stop_ids": torch.full((5, count), -1)}
+    if count:
+        rows["stop_ids"][:, -1] = torch.tensor([20, 20, 22, 63, 24])
+    wanted = [[20 + i, int(count > 0 and i in (0, 2, 4))] for i in range(5)]
+    assert sample(hidden, weight, **rows).tolist() == wanted
+    assert sample_logits(hidden @ weight.T, **rows, **_off(5)).tolist() == wanted
 
 
 @pytest.mark.parametrize("winners", [(3, 200), (64, 65, 199), (0, 1)])
@@ -81,31 +94,31 @@ def test_ties_go_to_the_lowest_id(winners: tuple[int, ...]) -> None:
     weight = torch.zeros(201, 16)
     weight[list(winners)] = 1.0  # equal logits, within one tile and across tiles
     hidden = torch.ones(3, 16)
-    assert sample(hidden, weight, **_rows(3, 0.0)).tolist() == [winners[0]] * 3
-    assert sample_logits(hidden @ weight.T, **_rows(3, 0.0), **_off(3)).tolist() == [winners[0]] * 3
+    assert sample(hidden, weight, **_rows(3, 0.0))[:, 0].tolist() == [winners[0]] * 3
+    assert sample_logits(hidden @ weight.T, **_rows(3, 0.0), **_off(3))[:, 0].tolist() == [winners[0]] * 3
 
 
 def test_nan_loses_and_an_id_is_always_valid() -> None:
     weight = torch.full((70, 16), float("nan"))
-    assert sample(torch.ones(2, 16), weight, **_rows(2, 1.0)).tolist() == [0, 0]
+    assert sample(torch.ones(2, 16), weight, **_rows(2, 1.0))[:, 0].tolist() == [0, 0]
     weight[66] = -1.0
-    assert sample(torch.ones(2, 16), weight, **_rows(2, 0.0)).tolist() == [66, 66]
-    assert sample_logits(torch.ones(2, 16) @ weight.T, **_rows(2, 0.0), **_off(2)).tolist() == [66, 66]
+    assert sample(torch.ones(2, 16), weight, **_rows(2, 0.0))[:, 0].tolist() == [66, 66]
+    assert sample_logits(torch.ones(2, 16) @ weight.T, **_rows(2, 0.0), **_off(2))[:, 0].tolist() == [66, 66]
 
 
 def test_top_k_keeps_exactly_k_and_the_lowest_ids_of_a_tie() -> None:
     logits = torch.zeros(500, 10)
     kept = sample_logits(logits, **_rows(500, 1.0), **(_off(500) | {"top_k": torch.full((500,), 3)}))
-    assert set(kept.tolist()) == {0, 1, 2}
+    assert set(kept[:, 0].tolist()) == {0, 1, 2}
     one = sample_logits(torch.arange(10.0).repeat(5, 1), **_rows(5, 9.0), **(_off(5) | {"top_k": torch.ones(5).long()}))
-    assert one.tolist() == [9] * 5
+    assert one[:, 0].tolist() == [9] * 5
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(600, 1)
     for top_p, allowed in ((0.4, {0}), (0.79, {0, 1}), (0.94, {0, 1, 2}), (1.0, {0, 1, 2, 3})):
         ids = sample_logits(logits, **_rows(600, 1.0), **(_off(600) | {"top_p": torch.full((600,), top_p)}))
-        assert set(ids.tolist()) == allowed, top_p
+        assert set(ids[:, 0].tolist()) == allowed, top_p
 
 
 def test_each_row_has_its_own_limits() -> None:
@@ -118,10 +131,10 @@ def test_each_row_has_its_own_limits() -> None:
     together = sample_logits(logits, **rows, **limits)
     for i in range(6):
         alone = sample_logits(logits[i : i + 1], **{k: v[i : i + 1] for k, v in (rows | limits).items()})
-        assert alone.tolist() == [together[i].item()]
+        assert torch.equal(alone[0], together[i])
 
 
 def test_an_empty_batch_and_an_empty_vocabulary() -> None:
-    assert sample_logits(torch.zeros(0, 5), **_rows(0, 1.0), **_off(0)).shape == (0,)
+    assert sample_logits(torch.zeros(0, 5), **_rows(0, 1.0), **_off(0)).shape == (0, 2)
     with pytest.raises(KernelInputError, match="V of logits must be >= 1, got 0"):
         sample_logits(torch.zeros(2, 0), **_rows(2, 1.0), **_off(2))

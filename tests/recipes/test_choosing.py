@@ -147,6 +147,7 @@ OWN = {"recipe": "mine", "readout": "last", "roles": ROLES}
         (OWN | {"roles": ROLES | {"query": {"prompt": "{media}{text}", "think": True}}}, "no stop token"),
         (OWN | {"stop": "<|im_end|>"}, "must be a list of tokens"),
         (OWN | {"stop": [2]}, "must be a list of tokens"),
+        (OWN | {"stop": [f"<|{i}|>" for i in range(9)]}, "9 stop tokens, but at most 8 may end a trace"),
         (OWN | {"max_trace_tokens": "9"}, "max_trace_tokens must be a number from 0"),
         (OWN | {"marker": "<emb>"}, "do not fit"),
         (OWN | {"readout": "marker"}, "do not fit"),

@@ -171,7 +171,7 @@ class Engine:
                 sequence = chunk.sequence
                 sequence.advance(1)
                 index = sequence.expect()
-                sequence.learn(index, token)
+                sequence.learn(index, token, stops=False)
                 sequence.listener.on_token(index, token)
         count = len(walked)
         return Batch(batch.decode, tuple(Chunk(c.sequence, c.start + count, c.stop + count) for c in batch.chunks))

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from tte_runtime.config import DECODE_ROWS, PAGE_SIZE, EngineConfig
-from tte_runtime.engine.request import Readout
 from tte_runtime.engine.runner import Draws, Runner, StepOutput, is_filtered
 from tte_runtime.engine.scheduler import Batch
+from tte_runtime.engine.staging import Told
 from tte_runtime.errors import OptionError
-from tte_runtime.ops import Draw, Pooling, StepLayout
+from tte_runtime.ops import Pooling, StepLayout
 from tte_runtime.ops.transfer import to_device
 
 # Rows; all are captured, however small the batch, because suffixes and replays fill steps up to the last one. That is
 # also the most that one launch of decode_linear takes.
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, DECODE_ROWS)
-ALIGNMENT = 16  # bytes; kernels are compiled once more for pointers that are aligned to less
 STAGES = 3  # pinned buffers in turn: the host writes one while the copy of the one before may still be under way
-LONGS = ("ids", "read_lane", "write_lane", "slot", "position", "seed", "draw_position", "trace_index")
 
 Body = Callable[[], StepOutput]
 Capture = Callable[[Body], tuple[Callable[[], None], StepOutput]]
@@ -56,48 +53,6 @@ def cuda_capture() -> Capture:
     return capture
 
 
-@dataclass(frozen=True)
-class _Block:
-    """What a step of `size` rows is told, as views of one block of bytes: device memory, or pinned memory to fill."""
-
-    block: torch.Tensor  # uint8
-    longs: torch.Tensor  # int64 [len(LONGS), size]
-    temperature: torch.Tensor  # float32 [size]
-    kv_lens: torch.Tensor  # int32 [size]
-    dims: torch.Tensor  # int32 [size]
-    table: torch.Tensor  # int32 [size, width]
-    normalize: torch.Tensor  # bool [size]
-
-    @classmethod
-    def make(cls, size: int, width: int, device: torch.device, *, pinned: bool = False) -> _Block:
-        """Zeros: every row is padding."""
-        parts = {  # bytes of each, in order
-            "longs": 8 * size * len(LONGS),
-            "temperature": 4 * size,
-            "kv_lens": 4 * size,
-            "dims": 4 * size,
-            "table": 4 * size * width,
-            "normalize": size,
-        }
-        starts = [0, *itertools.accumulate(-(-length // ALIGNMENT) * ALIGNMENT for length in parts.values())]
-        block = torch.zeros(starts[-1], dtype=torch.uint8, device=device, pin_memory=pinned)
-        views = {
-            name: block[start : start + length] for (name, length), start in zip(parts.items(), starts, strict=False)
-        }
-        return cls(
-            block,
-            views["longs"].view(torch.int64).view(len(LONGS), size),
-            views["temperature"].view(torch.float32),
-            views["kv_lens"].view(torch.int32),
-            views["dims"].view(torch.int32),
-            views["table"].view(torch.int32).view(size, width),
-            views["normalize"].view(torch.bool),
-        )
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.longs[LONGS.index(name)]
-
-
 class _Step:
     """The decode step for `size` rows: memory that stays where it is, and the replay over it."""
 
@@ -105,11 +60,18 @@ class _Step:
         device = runner.device
         pinned = device.type == "cuda"
         self.size = size
-        self.inputs = _Block.make(size, width, device)
-        stages = [_Block.make(size, width, torch.device("cpu"), pinned=pinned) for _ in range(STAGES)]
-        self.stages: Iterator[_Block] = itertools.cycle(stages)
+        self.inputs = Told.make(size, width, device)
+        self._draw = self.inputs.draw
         self._starts = torch.arange(size + 1, dtype=torch.int32, device=device)
+        stages = [Told.make(size, width, torch.device("cpu"), pinned=pinned) for _ in range(STAGES)]
+        self._stages: Iterator[Told] = itertools.cycle(stages)
         self.replay, self.output = capture(lambda: self._body(runner))
+
+    def tell(self, batch: Batch, draws: Draws, dim: int, scratch: int) -> None:
+        """Stage what the step is told, see `Told.fill`, and queue the copy."""
+        staged = next(self._stages)
+        staged.fill(batch, draws, dim, scratch)
+        self.inputs.block.copy_(staged.block, non_blocking=True)
 
     def _body(self, runner: Runner) -> StepOutput:
         told, decoder = self.inputs, runner.decoder
@@ -125,20 +87,10 @@ class _Step:
         )
         positions = told["position"].expand(3, -1)
         hidden = decoder.forward(F.embedding(ids, decoder.embed), positions, layout, runner.kv_pages, runner.taps)
-        draw = Draw(
-            temperature=told.temperature,
-            seed=told["seed"],
-            position=told["draw_position"],
-            trace_index=told["trace_index"],
-            top_k=torch.zeros_like(told["seed"]),
-            top_p=torch.ones_like(told.temperature),
-            greedy=False,
-            filtered=False,
-        )
         tokens = None
         if decoder.lm_head is not None:
-            tokens = decoder.next_tokens(hidden, draw)
-            runner.latest[told["write_lane"]] = tokens
+            tokens = decoder.next_tokens(hidden, self._draw)
+            runner.latest[told["write_lane"]] = tokens[:, 0]
         pooling = Pooling(self._starts, told.dims, told.normalize)
         vectors = decoder.ops.pool_normalize(hidden, decoder.norm, decoder.spec.norm_eps, pooling)
         return StepOutput(hidden, tokens, vectors)
@@ -184,7 +136,7 @@ class DecodeGraphs:
         """Feed a decode batch of at most `max_rows` rows, and draw; as `Runner.forward`."""
         rows = sum(len(chunk) for chunk in batch.chunks)
         step = next(step for size, step in self._steps.items() if size >= rows)
-        self._tell(step, batch, draws)
+        step.tell(batch, draws, self._runner.decoder.spec.hidden_size, scratch=len(self._runner.latest) - 1)
         step.replay()
         out = step.output
         assert out.vectors is not None, "captured steps read out every row"
@@ -206,47 +158,6 @@ class DecodeGraphs:
             again = self._runner.draw(hidden, [draws[i] for i in filtered])
             drawn[to_device(filtered, torch.int64, device)] = again
         return drawn
-
-    def _tell(self, step: _Step, batch: Batch, draws: Draws) -> None:
-        """Stage what the step is told and queue the copy; rows past the batch's are padding."""
-        told = next(step.stages)
-        columns: dict[str, list[int]] = {name: [] for name in LONGS}
-        kv_lens: list[int] = []
-        readouts: list[Readout] = []
-        row = 0
-        told.table[:, 0] = 0
-        for chunk in batch.chunks:
-            sequence = chunk.sequence
-            pages = torch.tensor(sequence.pages, dtype=torch.int32)
-            for i in range(chunk.start, chunk.stop):
-                columns["ids"].append(sequence.ids[i])
-                columns["slot"].append(sequence.slot(i))
-                columns["position"].append(sequence.position(i))
-                columns["read_lane"].append(sequence.lane or 0)
-                kv_lens.append(i + 1)
-                readouts.append(sequence.request.readout)
-                told.table[row, : len(pages)] = pages
-                row += 1
-        scratch = len(self._runner.latest) - 1
-        sampling: dict[str, list[int]] = {"write_lane": [scratch] * step.size}
-        sampling |= {name: [0] * step.size for name in ("seed", "draw_position", "trace_index")}
-        temperature = [0.0] * step.size
-        for sequence, at in draws:
-            option = sequence.request.sampling
-            assert sequence.lane is not None, "only what runs draws tokens"
-            sampling["write_lane"][at] = sequence.lane
-            sampling["seed"][at] = option.seed
-            sampling["draw_position"][at] = len(sequence.ids)
-            sampling["trace_index"][at] = option.trace_index
-            temperature[at] = option.temperature
-        padding = [0] * (step.size - row)
-        told.longs.copy_(torch.tensor([sampling.get(name) or columns[name] + padding for name in LONGS]))
-        told.temperature.copy_(torch.tensor(temperature))
-        told.kv_lens.copy_(torch.tensor(kv_lens + [1] * len(padding)))
-        width = self._runner.decoder.spec.hidden_size
-        told.dims.copy_(torch.tensor([readout.dim or width for readout in readouts] + [width] * len(padding)))
-        told.normalize.copy_(torch.tensor([readout.normalize for readout in readouts] + [True] * len(padding)))
-        step.inputs.block.copy_(told.block, non_blocking=True)
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

@@ -44,8 +44,8 @@ class Landing:
         self._live.at_work = [end.sequence for end in flight.ends]
         self._check_states(flight)
         tokens = [] if flight.tokens is None else flight.tokens.get().tolist()
-        for (sequence, index), token in zip(flight.drawn, tokens, strict=True):
-            if not sequence.gone and sequence.learn(index, token):
+        for (sequence, index), (token, stops) in zip(flight.drawn, tokens, strict=True):
+            if not sequence.gone and sequence.learn(index, token, stops=bool(stops)):
                 sequence.listener.on_token(index, token)
         row = 0
         for chunk in flight.batch.chunks:

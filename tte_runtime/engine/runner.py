@@ -15,13 +15,13 @@ import torch.nn.functional as F
 
 from tte_runtime.config import PAGE_SIZE, EngineConfig
 from tte_runtime.engine.request import MediaSpan
-from tte_runtime.engine.sampler import draw_for
+from tte_runtime.engine.sampler import draw_for, stops_of
 from tte_runtime.engine.scheduler import Batch, Chunk
 from tte_runtime.engine.sequence import UNKNOWN, Features, Sequence
 from tte_runtime.errors import OptionError
 from tte_runtime.models.decoder import Decoder
 from tte_runtime.models.layers import Taps
-from tte_runtime.ops import StepLayout
+from tte_runtime.ops import StepLayout, mark_stops
 from tte_runtime.ops.transfer import to_device, upload
 
 FeatureSource = Callable[[list[MediaSpan]], list[Features]]
@@ -35,9 +35,9 @@ class StepOutput:
     Attributes:
         hidden: [T, C], states before the final norm, in the order of the chunks. From a captured step they are the
             caller's to keep only if a request of the batch needs them for its readout.
-        tokens: int64, one a draw; `None` where nothing was drawn.
-        walked: on a CPU, tokens that were drawn and fed on the way, before the states and tokens above: a list of one a
-            draw for every further step that was made.
+        tokens: int64, a row a draw: the id, and 1 if it ends the trace, else 0; `None` where nothing was drawn.
+        walked: on a CPU, ids that were drawn and fed on the way, before the states and tokens above: a list of one a
+            draw for every further step that was made. None of them ends a trace.
         vectors: float32 [T, E], every row as its request's readout wants it, where that was part of the step.
     """
 
@@ -123,9 +123,11 @@ class Runner:
         layout, positions = self._layout(batch)
         states, deepstack = self._embed(batch)
         if (steps := self._longest_walk(batch, draws)) > 1:
-            stops = {stop for sequence, _ in draws for stop in sequence.request.stop_ids}
+            sequences = [sequence for sequence, _ in draws]
+            stops = {stop for sequence in sequences for stop in sequence.request.stop_ids}
             hidden, drawn = self.decoder.walk(states, positions, layout, self.kv_pages, self.taps, stops, steps)
-            return StepOutput(hidden, drawn[-1], walked=drawn[:-1].tolist())
+            last = mark_stops(drawn[-1], stops_of(sequences, self.device))
+            return StepOutput(hidden, last, walked=drawn[:-1].tolist())
         hidden = self.decoder.forward(states, positions, layout, self.kv_pages, self.taps, deepstack)
         return StepOutput(hidden, self.draw(hidden, draws) if draws else None)
 
@@ -139,12 +141,12 @@ class Runner:
         return min(self.decoder.longest_walk(rows), *(chunk.sequence.longest_walk for chunk in batch.chunks))
 
     def draw(self, hidden: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Next tokens, int64, one a draw, from states [T, C]; they are also kept by lane."""
+        """Next tokens, as those of a step, from states [T, C]; their ids are also kept by lane."""
         filtered = [is_filtered(sequence) for sequence, _ in draws]
         if len(set(filtered)) == 1:
             return self._draw_alike(hidden, draws)
         # top-k and top-p take a path of their own, which the draws beside them must not notice.
-        tokens = torch.empty(len(draws), dtype=torch.int64, device=self.device)
+        tokens = torch.empty(len(draws), 2, dtype=torch.int64, device=self.device)
         for kind in (False, True):
             chosen = [i for i, own in enumerate(filtered) if own == kind]
             drawn = self._draw_alike(hidden, [draws[i] for i in chosen])
@@ -156,7 +158,7 @@ class Runner:
         rows = [row for _, row in draws]
         states = hidden if rows == list(range(len(hidden))) else hidden[to_device(rows, torch.int64, self.device)]
         tokens = self.decoder.next_tokens(states, draw_for(sequences, self.device))
-        self.latest[to_device([_lane(sequence) for sequence in sequences], torch.int64, self.device)] = tokens
+        self.latest[to_device([_lane(sequence) for sequence in sequences], torch.int64, self.device)] = tokens[:, 0]
         return tokens
 
     def tapped(self, sequences: list[Sequence]) -> torch.Tensor:

@@ -174,13 +174,13 @@ class Sequence:
         self.num_unknown += 1
         return self.trace_len - 1
 
-    def learn(self, index: int, token: int) -> bool:
-        """Trace token `index` has come from the device. False if the trace had ended before it: it is dropped."""
+    def learn(self, index: int, token: int, *, stops: bool) -> bool:
+        """Trace token `index` has come, and whether it ends the trace. False, and dropped, if that had ended before."""
         if not self.thinking or index >= self.trace_len:
             return False
         self.ids[self.prompt_len + index] = token
         self.num_unknown -= 1
-        if token in self.request.stop_ids:
+        if stops:
             del self.ids[self.prompt_len + index + 1 :]  # drawn since, for nothing
             self.trace_len, self.num_unknown = index + 1, 0
             assert self.fed <= len(self.ids), "the host may run one step behind, not more"

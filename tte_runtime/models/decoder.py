@@ -87,7 +87,7 @@ class Decoder(LayerStack):
         return self.embed.new_zeros(s.num_layers, 2, num_pages, s.num_kv_heads, PAGE_SIZE, s.head_dim)
 
     def next_tokens(self, hidden: torch.Tensor, draw: Draw) -> torch.Tensor:
-        """Token ids, int64 [S], drawn from the states of S last tokens before the final norm, [S, C]."""
+        """Tokens drawn from the states of S last ones before the final norm, [S, C]: int64 [S, 2], see `sample`."""
         assert self.lm_head is not None, "recipes that think are refused where there is no output embedding"
         return self.ops.next_tokens(hidden, self.norm, self.spec.norm_eps, self.lm_head, draw)
 

@@ -7,6 +7,6 @@
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.rows.stack import RowStack
 from tte_runtime.ops.select import select_ops
-from tte_runtime.ops.torch_ops import TorchOps
+from tte_runtime.ops.torch_ops import TorchOps, mark_stops
 
-__all__ = ["Draw", "Pooling", "Rotation", "RowStack", "StepLayout", "TorchOps", "select_ops"]
+__all__ = ["Draw", "Pooling", "Rotation", "RowStack", "StepLayout", "TorchOps", "mark_stops", "select_ops"]

@@ -136,10 +136,11 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Draw:
-    """How S next tokens are drawn, a tensor [S] each, and what the host knows of them.
+    """How S next tokens are drawn and what ends their traces, a tensor of S rows each, and what the host knows of them.
 
     Attributes:
         temperature: float32, 0 for greedy. seed, position, trace_index: int64, what the noise is a function of.
+        stop_ids: int64 [S, N], what ends each row's trace; -1 for none.
         top_k: int64, 0 for all. top_p: float32, 1 for all.
         greedy: every temperature is 0. filtered: some row has a top_k or top_p.
     """
@@ -148,10 +149,16 @@ class Draw:
     seed: torch.Tensor
     position: torch.Tensor
     trace_index: torch.Tensor
+    stop_ids: torch.Tensor
     top_k: torch.Tensor
     top_p: torch.Tensor
     greedy: bool
     filtered: bool
+
+    @property
+    def columns(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a draw from all tokens depends on, in the order of `tte_kernels.sample`."""
+        return self.temperature, self.seed, self.position, self.trace_index, self.stop_ids
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tte_kernels.sample.reference import sample_logits
+from tte_kernels.sample.reference import mark_stops, sample_logits
 from tte_runtime.ops.layout import Draw, Pooling
 from tte_runtime.ops.matrices import Dense, Kept
 from tte_runtime.ops.prefill import Prefill
@@ -94,11 +94,9 @@ class NumbaOps(TorchOps):
     ) -> torch.Tensor:
         """As `TorchOps.next_tokens`."""
         if draw.greedy:
-            return weight.likeliest(hidden, norm, eps)
+            return mark_stops(weight.likeliest(hidden, norm, eps), draw.stop_ids)
         logits = torch.from_numpy(weight.scores(hidden, norm, eps))
-        return sample_logits(
-            logits, draw.temperature, draw.seed, draw.position, draw.trace_index, draw.top_k, draw.top_p
-        )
+        return sample_logits(logits, *draw.columns, draw.top_k, draw.top_p)
 
     def pool_normalize(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, pooling: Pooling) -> torch.Tensor:
         """As `TorchOps.pool_normalize`."""

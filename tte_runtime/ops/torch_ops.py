@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tte_kernels.sample.reference import sample_logits
+from tte_kernels.sample.reference import mark_stops, sample_logits
 from tte_runtime.ops.layout import Draw, Pooling, Rotation, StepLayout
 from tte_runtime.ops.matrices import Kept, OneDnn, pack_matrix
 from tte_runtime.ops.prefill import Prefill
@@ -150,16 +150,14 @@ class TorchOps:
     def next_tokens(
         self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, weight: Any, draw: Draw
     ) -> torch.Tensor:
-        """Final norm, output embeddings as packed, and a draw, greedy or not: [S, C] -> int64 [S].
+        """Final norm, output embeddings as packed, and a draw, greedy or not: [S, C] -> id and stop, int64 [S, 2].
 
         Greedy ties go to the lowest id. The noise of other draws is that of `tte_kernels.sample`.
         """
         logits = weight.times(self.rms_norm(hidden, norm, eps)).float()
         if draw.greedy:
-            return logits.argmax(-1)
-        return sample_logits(
-            logits, draw.temperature, draw.seed, draw.position, draw.trace_index, draw.top_k, draw.top_p
-        )
+            return mark_stops(logits.argmax(-1), draw.stop_ids)
+        return sample_logits(logits, *draw.columns, draw.top_k, draw.top_p)
 
     def pool_normalize(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, pooling: Pooling) -> torch.Tensor:
         """Final norm, pooling, cut and L2 norm of varlen states before the final norm: [T, C] -> fp32 [S, C]."""

@@ -146,10 +146,9 @@ class TritonOps(TorchOps):
     ) -> torch.Tensor:
         """Final norm, output embeddings and a draw: without writing logits, unless top-k or top-p need them."""
         normed = self.rms_norm(hidden, norm, eps)
-        columns = (draw.temperature, draw.seed, draw.position, draw.trace_index)
         if draw.filtered:
-            return sample_logits(linear(normed, weight).float(), *columns, draw.top_k, draw.top_p)
-        return sample(normed, weight, *columns)
+            return sample_logits(linear(normed, weight).float(), *draw.columns, draw.top_k, draw.top_p)
+        return sample(normed, weight, *draw.columns)
 
     def pool_normalize(self, hidden: torch.Tensor, norm: torch.Tensor, eps: float, pooling: Pooling) -> torch.Tensor:
         """Final norm, pooling, cut and L2 norm of varlen states, in one launch."""

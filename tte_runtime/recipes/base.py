@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from tte_runtime.config import MAX_STOPS
 from tte_runtime.errors import InputError, RecipeError, one_of
 from tte_runtime.recipes.template import TIDY, check_template, fields_of, fill
 from tte_runtime.types import Role
@@ -114,6 +115,10 @@ class Recipe:
         if not isinstance(self.max_trace_tokens, int) or self.max_trace_tokens < 0:
             raise RecipeError(
                 f"recipe {self.name!r}: max_trace_tokens must be a number from 0, got {self.max_trace_tokens!r}."
+            )
+        if len(self.stop) > MAX_STOPS:
+            raise RecipeError(
+                f"recipe {self.name!r} has {len(self.stop)} stop tokens, but at most {MAX_STOPS} may end a trace."
             )
         self._check_roles()
         self._check_marker()

@@ -22,10 +22,11 @@ def _case(
     dim: int,
     vocabulary: int,
     greedy: str = "some",
+    stops: int = 8,
     strided: bool = False,
     tag: str = "ci",
 ) -> Case:
-    """`greedy`: which rows have temperature 0: "all", "none" or "some" (every second)."""
+    """`greedy`: which rows have temperature 0: "all", "none" or "some" (every second). `stops`: stop ids a row."""
 
     def make_inputs(seed: int, device: str, dtype: torch.dtype) -> Inputs:
         make = strided_rows if strided else random_tensor
@@ -40,30 +41,35 @@ def _case(
             "seed": torch.randint(-(2**62), 2**62, (rows,), generator=draw).to(index_device(device)),
             "position": torch.randint(0, 2**32, (rows,), generator=draw).to(index_device(device)),
             "trace_index": torch.arange(rows, device=index_device(device)),
+            "stop_ids": torch.randint(-1, vocabulary, (rows, stops), generator=draw).to(index_device(device)),
         }
 
     return Case(
         name=name,
-        dims={"S": rows, "C": dim, "V": vocabulary},
+        dims={"S": rows, "C": dim, "V": vocabulary, "N": stops},
         make_inputs=make_inputs,
-        bytes_of=lambda dtype: (rows + vocabulary) * dim * dtype.itemsize + rows * (4 + 4 * 8),
+        bytes_of=lambda dtype: (rows + vocabulary) * dim * dtype.itemsize + rows * (4 + 8 * (3 + stops + 2)),
         flops=2 * rows * dim * vocabulary,
         tag="model" if tag == "model" else "ci",
     )
 
 
+_DRAW = ("temperature", "seed", "position", "trace_index")
+
+
 def _traffic(inputs: Inputs, outputs: tuple[torch.Tensor, ...]) -> tuple[int, int]:
     hidden, weight = inputs["hidden"], inputs["weight"]
-    per_row = sum(inputs[name].nbytes for name in ("temperature", "seed", "position", "trace_index"))
+    per_row = sum(inputs[name].nbytes for name in (*_DRAW, "stop_ids"))
     # The product only; noise and comparisons are a few operations a logit beside 2 C.
     return hidden.nbytes + weight.nbytes + per_row + outputs[0].nbytes, 2 * hidden.numel() * weight.shape[0]
 
 
 def _shortfall(inputs: Inputs, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    names = ("temperature", "seed", "position", "trace_index")
+    ids, stops = outputs[0].unbind(1)
     logits = inputs["hidden"].float() @ inputs["weight"].float().T
-    all_scores = scores(logits, *(inputs[name] for name in names))
-    return all_scores.amax(-1) - all_scores.gather(1, outputs[0][:, None])[:, 0]
+    all_scores = scores(logits, *(inputs[name] for name in _DRAW))
+    short = all_scores.amax(-1) - all_scores.gather(1, ids[:, None])[:, 0]
+    return torch.where(stops == (ids[:, None] == inputs["stop_ids"]).any(1), short, torch.inf)  # no near miss of a stop
 
 
 def _take_rows(inputs: Inputs, keep: Sequence[int]) -> Inputs:
@@ -76,9 +82,10 @@ CASES: list[Case] = [
     _case("S1-greedy", 1, 192, 1000, greedy="all"),
     _case("S1-drawn", 1, 192, 1000, greedy="none"),
     _case("S63-mixed", 63, 64, 129),
-    _case("S129-mixed-strided", 129, 100, 127, strided=True),
-    _case("S127-V65-mixed", 127, 16, 65),
+    _case("S129-mixed-strided", 129, 100, 127, stops=40, strided=True),
+    _case("S127-V65-mixed", 127, 16, 65, stops=1),
     _case("S5-V1", 5, 8, 1),
+    _case("S9-no-stops", 9, 32, 70, stops=0),
     _case("S17-V63", 17, 33, 63, greedy="none"),
     *(
         _case(f"{model}-S{rows}-{kind}", rows, dim, vocabulary, greedy=greedy, tag="model")
@@ -106,7 +113,7 @@ OP = Op(
         torch.float16: Tolerance(atol=2e-4, rtol=0.0),
         torch.bfloat16: Tolerance(atol=2e-4, rtol=0.0),
     },
-    formula="argmax(hidden @ weight.T / t + gumbel(seed, trace, position, token))",
+    formula="id = argmax(hidden @ weight.T / t + gumbel(seed, trace, position, token)), id in stop_ids",
     used_by="every decode step",
     traffic=_traffic,
     shortfall=_shortfall,
@@ -167,6 +174,24 @@ OP = Op(
             lambda i: i | {"weight": i["weight"].repeat(1, 2)[:, : i["weight"].shape[1]]},
             KernelInputError,
             "weight must be contiguous, got strides",
+        ),
+        BadInput(
+            "dtype-stop-ids",
+            lambda i: i | {"stop_ids": i["stop_ids"].int()},
+            KernelTypeError,
+            "stop_ids must have dtype torch.int64",
+        ),
+        BadInput(
+            "shape-stop-ids",
+            lambda i: i | {"stop_ids": i["stop_ids"][0]},
+            KernelInputError,
+            "stop_ids must have",
+        ),
+        BadInput(
+            "stride-stop-ids",
+            lambda i: i | {"stop_ids": i["stop_ids"].repeat(1, 2)[:, ::2]},
+            KernelInputError,
+            "stop_ids must be contiguous",
         ),
         BadInput("device", lambda i: i | {"seed": i["seed"].to("meta")}, KernelInputError, "seed must be on cpu"),
     ),

@@ -1,9 +1,10 @@
 """Triton kernels of sample and their launcher.
 
 The first scores a tile of the vocabulary for sixteen rows and keeps the best token of each; the second picks
-the best tile of a row. Rows are padded to sixteen and the tile never changes, so a row's bits do not depend
-on how many there are. The weight is the left operand of the product: it is what streams, and 64 of its rows
-fill a tensor core tile. Arguments are taken as checked by the door. Knows nothing of requests or stop tokens.
+the best tile of a row and compares its token with the row's stop ids. Rows are padded to sixteen and the tile
+never changes, so a row's bits do not depend on how many there are. The weight is the left operand of the product:
+it is what streams, and 64 of its rows fill a tensor core tile. Arguments are taken as checked by the door. Knows
+nothing of requests.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class _Config:
 # programs a multiprocessor. The tile must not depend on S. Compiled and gated, unmeasured on hardware.
 _CONFIGS: dict[int, _Config] = {2: _Config(64, 16, 128, 4, 4), 4: _Config(64, 16, 64, 4, 4)}
 _REDUCE = _Config(1, 1, 1024, 4, 1)  # block_c is tiles a step
+_BLOCK_STOPS = 16
 
 
 @triton.jit
@@ -107,8 +109,18 @@ def sample_kernel(
     tl.store(best_id_ptr + p_out, i_tile * BLOCK_V + b_at, mask=m_s)
 
 
-@triton.jit
-def sample_reduce_kernel(best_ptr, best_id_ptr, ids_ptr, NUM_TILES, BLOCK_TILES: tl.constexpr, PDL: tl.constexpr):
+@triton.jit(do_not_specialize=["NUM_STOPS"])
+def sample_reduce_kernel(
+    best_ptr,
+    best_id_ptr,
+    stop_ptr,
+    out_ptr,
+    NUM_TILES,
+    NUM_STOPS,
+    BLOCK_TILES: tl.constexpr,
+    BLOCK_STOPS: tl.constexpr,
+    PDL: tl.constexpr,
+):
     i_s = tl.program_id(0).to(tl.int64)
     o_tile = tl.arange(0, BLOCK_TILES)
     if PDL:
@@ -122,7 +134,14 @@ def sample_reduce_kernel(best_ptr, best_id_ptr, ids_ptr, NUM_TILES, BLOCK_TILES:
         top, at = tl.max(b_best, axis=0, return_indices=True, return_indices_tie_break_left=True)
         best_tile = tl.where(top > best, i_tile + at, best_tile)  # strictly: a tie stays with the lower id
         best = tl.maximum(best, top)
-    tl.store(ids_ptr + i_s, tl.load(best_id_ptr + i_s * NUM_TILES + best_tile).to(tl.int64))
+    token = tl.load(best_id_ptr + i_s * NUM_TILES + best_tile).to(tl.int64)
+    stops = 0
+    for i_stop in range(0, NUM_STOPS, BLOCK_STOPS):
+        o_stop = i_stop + tl.arange(0, BLOCK_STOPS)
+        b_stop = tl.load(stop_ptr + i_s * NUM_STOPS + o_stop, mask=o_stop < NUM_STOPS, other=-1)
+        stops = tl.maximum(stops, tl.max((b_stop == token).to(tl.int32), axis=0))
+    tl.store(out_ptr + 2 * i_s, token)
+    tl.store(out_ptr + 2 * i_s + 1, stops.to(tl.int64))
 
 
 def launch(
@@ -132,11 +151,12 @@ def launch(
     seed: torch.Tensor,
     position: torch.Tensor,
     trace_index: torch.Tensor,
+    stop_ids: torch.Tensor,
 ) -> torch.Tensor:
     """Unchecked sample; see the door for the contract. An empty batch launches nothing."""
     require_backend("sample", hidden)
     num_rows, vocabulary = hidden.shape[0], weight.shape[0]
-    ids = torch.empty((num_rows,), dtype=torch.int64, device=hidden.device)
+    out = torch.empty((num_rows, 2), dtype=torch.int64, device=hidden.device)
     if num_rows:
         config = _CONFIGS[hidden.itemsize]
         num_tiles = triton.cdiv(vocabulary, config.block_v)
@@ -165,13 +185,16 @@ def launch(
         sample_reduce_kernel[(num_rows,)](
             best,
             best_id,
-            ids,
+            stop_ids,
+            out,
             num_tiles,
+            stop_ids.shape[1],
             BLOCK_TILES=_REDUCE.block_c,
+            BLOCK_STOPS=_BLOCK_STOPS,
             PDL=pdl_enabled(),
             **launch_options(_REDUCE.num_warps, _REDUCE.num_stages),
         )
-    return ids
+    return out
 
 
 def compile_specs() -> list[CompileSpec]:
@@ -212,8 +235,15 @@ def compile_specs() -> list[CompileSpec]:
         CompileSpec(
             name=f"sample_reduce_kernel/{'pdl' if pdl else 'plain'}",
             fn=sample_reduce_kernel,
-            signature={"best_ptr": "*fp32", "best_id_ptr": "*i32", "ids_ptr": "*i64", "NUM_TILES": "i32"},
-            constexprs={"BLOCK_TILES": _REDUCE.block_c, "PDL": pdl},
+            signature={
+                "best_ptr": "*fp32",
+                "best_id_ptr": "*i32",
+                "stop_ptr": "*i64",
+                "out_ptr": "*i64",
+                "NUM_TILES": "i32",
+                "NUM_STOPS": "i32",
+            },
+            constexprs={"BLOCK_TILES": _REDUCE.block_c, "BLOCK_STOPS": _BLOCK_STOPS, "PDL": pdl},
             num_warps=_REDUCE.num_warps,
             num_stages=_REDUCE.num_stages,
         )

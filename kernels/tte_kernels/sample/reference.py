@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["gumbel", "philox", "sample", "sample_logits", "scores"]
+__all__ = ["gumbel", "mark_stops", "philox", "sample", "sample_logits", "scores"]
 
 _MASK = 0xFFFFFFFF
 
@@ -64,6 +64,11 @@ def _argmax(values: torch.Tensor) -> torch.Tensor:
     return torch.where(values == values.amax(-1, keepdim=True), ids, values.shape[1]).amin(-1)
 
 
+def mark_stops(ids: torch.Tensor, stop_ids: torch.Tensor) -> torch.Tensor:
+    """[S, 2] int64 of ids [S] and stop_ids [S, N]: the id, and 1 if it is one of its row's stop ids, else 0."""
+    return torch.stack((ids, (ids[:, None] == stop_ids).any(1).long()), dim=1)
+
+
 def sample(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -71,9 +76,11 @@ def sample(
     seed: torch.Tensor,
     position: torch.Tensor,
     trace_index: torch.Tensor,
+    stop_ids: torch.Tensor,
 ) -> torch.Tensor:
-    """Ids [S] int64 of hidden [S, C] and weight [V, C], through logits in fp32."""
-    return _argmax(scores(hidden.float() @ weight.float().T, temperature, seed, position, trace_index))
+    """Ids and stops [S, 2] int64 of hidden [S, C] and weight [V, C], through logits in fp32."""
+    logits = hidden.float() @ weight.float().T
+    return mark_stops(_argmax(scores(logits, temperature, seed, position, trace_index)), stop_ids)
 
 
 def sample_logits(
@@ -82,10 +89,11 @@ def sample_logits(
     seed: torch.Tensor,
     position: torch.Tensor,
     trace_index: torch.Tensor,
+    stop_ids: torch.Tensor,
     top_k: torch.Tensor,
     top_p: torch.Tensor,
 ) -> torch.Tensor:
-    """Ids [S] int64 of logits [S, V] after top-k, then top-p; the noise is that of `sample`."""
+    """Ids and stops [S, 2] int64 of logits [S, V] after top-k, then top-p; the noise is that of `sample`."""
     values = scores(logits, temperature, seed, position, trace_index)
     scaled = torch.where(logits.isnan(), -torch.inf, logits.float())
     scaled = scaled / torch.where(temperature == 0, 1.0, temperature)[:, None]
@@ -95,4 +103,5 @@ def sample_logits(
     probability = ordered.masked_fill(dropped, -torch.inf).softmax(-1)
     # A token is kept while what stands before it sums to less than top_p; the first one always is.
     dropped |= (probability.cumsum(-1) - probability >= top_p[:, None]) & (top_p[:, None] < 1) & (rank > 0)
-    return _argmax(values.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf))
+    kept = values.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf)
+    return mark_stops(_argmax(kept), stop_ids)
