@@ -55,6 +55,7 @@ benchmarks: $(VENV)/installed-dev  ## what a CPU can measure, on an idle machine
 	$(BIN)/python -m benchmarks.embed --image 16,64 --trace own,0,32 --batch 1,8 --ways $(WAYS)
 	$(BIN)/python -m benchmarks.embed --shape qwen2vl-small --head --image 64 --trace 0,32 --batch 1,8 --ways $(WAYS) --rounds 5
 	$(BIN)/python -m benchmarks.load --seconds 6 --objective-ms 500
+	$(BIN)/python -m benchmarks.host
 	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.ablation --kernels torch
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from benchmarks import cpu, formats, tiny
+from benchmarks import cpu, formats, host, tiny
 from tte_runtime.models.checkpoint import find_folder
 
 
@@ -87,3 +87,12 @@ def test_tiny_compares_ours_with_both_kinds_of_plain(tmp_path: Path) -> None:
     rows = {row["key"]: row for row in map(json.loads, out.read_text().splitlines())}
     assert len(rows) == 3
     assert all(row["max_error"] < 1e-5 and len(row["seconds"]) == 1 for row in rows.values())
+
+
+def test_the_host_is_timed_by_rows(tmp_path: Path) -> None:
+    out = tmp_path / "host.jsonl"
+    done = CliRunner().invoke(host.main, ["--rows", "1,3", "--steps", "5", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    rows = {row["key"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert set(rows) == {"rows=1", "rows=3"} and all(len(row["seconds"]) == 5 for row in rows.values())
+    assert done.stdout.count("\n") == 4 and "us a step" in done.stdout

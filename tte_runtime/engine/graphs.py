@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from tte_runtime.config import DECODE_ROWS, PAGE_SIZE, EngineConfig
 from tte_runtime.engine.runner import Draws, Runner, StepOutput, is_filtered
 from tte_runtime.engine.scheduler import Batch
-from tte_runtime.engine.staging import Told
+from tte_runtime.engine.staging import Stage, Told
 from tte_runtime.errors import OptionError
 from tte_runtime.ops import Pooling, StepLayout
 from tte_runtime.ops.transfer import to_device
@@ -58,20 +58,20 @@ class _Step:
 
     def __init__(self, runner: Runner, size: int, width: int, capture: Capture) -> None:
         device = runner.device
-        pinned = device.type == "cuda"
         self.size = size
         self.inputs = Told.make(size, width, device)
         self._draw = self.inputs.draw
         self._starts = torch.arange(size + 1, dtype=torch.int32, device=device)
-        stages = [Told.make(size, width, torch.device("cpu"), pinned=pinned) for _ in range(STAGES)]
-        self._stages: Iterator[Told] = itertools.cycle(stages)
+        dim, scratch = runner.decoder.spec.hidden_size, len(runner.latest) - 1
+        stages = [Stage(size, width, dim, scratch, pinned=device.type == "cuda") for _ in range(STAGES)]
+        self._stages: Iterator[Stage] = itertools.cycle(stages)
         self.replay, self.output = capture(lambda: self._body(runner))
 
-    def tell(self, batch: Batch, draws: Draws, dim: int, scratch: int) -> None:
-        """Stage what the step is told, see `Told.fill`, and queue the copy."""
-        staged = next(self._stages)
-        staged.fill(batch, draws, dim, scratch)
-        self.inputs.block.copy_(staged.block, non_blocking=True)
+    def tell(self, batch: Batch, draws: Draws) -> None:
+        """Write down what the step is told, and queue the copy."""
+        stage = next(self._stages)
+        stage.fill(batch, draws)
+        self.inputs.block.copy_(stage.block, non_blocking=True)
 
     def _body(self, runner: Runner) -> StepOutput:
         told, decoder = self.inputs, runner.decoder
@@ -136,7 +136,7 @@ class DecodeGraphs:
         """Feed a decode batch of at most `max_rows` rows, and draw; as `Runner.forward`."""
         rows = sum(len(chunk) for chunk in batch.chunks)
         step = next(step for size, step in self._steps.items() if size >= rows)
-        step.tell(batch, draws, self._runner.decoder.spec.hidden_size, scratch=len(self._runner.latest) - 1)
+        step.tell(batch, draws)
         step.replay()
         out = step.output
         assert out.vectors is not None, "captured steps read out every row"

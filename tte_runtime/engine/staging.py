@@ -1,24 +1,28 @@
-"""What a captured decode step is told: one block of memory, pinned on the host and its image on the device.
+"""What a captured decode step is told: one block of memory, written on the host, and its image on the device.
 
-Knows the rows of a batch and the draws behind them; knows no graph and no kernel.
+The host has to be done with a step before the device is, so filling is quick: columns are written whole, and a row's
+pages only where others stood there before. Knows the rows of a batch and the draws behind them; knows no graph and no
+kernel.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence as Values
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from tte_runtime.config import MAX_STOPS
-from tte_runtime.engine.request import Readout
+from tte_runtime.config import MAX_STOPS, PAGE_SIZE
 from tte_runtime.engine.runner import Draws
 from tte_runtime.engine.sampler import stop_row
 from tte_runtime.engine.scheduler import Batch
 from tte_runtime.ops import Draw
 
 ALIGNMENT = 16  # bytes; kernels are compiled once more for pointers that are aligned to less
+SCRATCH = [0]  # the page that padding reads and writes
 LONGS = ("ids", "read_lane", "write_lane", "slot", "position", "seed", "draw_position", "trace_index")
 
 
@@ -67,11 +71,6 @@ class Told:
         return self.longs[LONGS.index(name)]
 
     @property
-    def size(self) -> int:
-        """Rows, padding included."""
-        return self.longs.shape[1]
-
-    @property
     def draw(self) -> Draw:
         """A draw for every row, over this memory; top-k and top-p are no part of a captured step."""
         return Draw(
@@ -86,57 +85,72 @@ class Told:
             filtered=False,
         )
 
-    def fill(self, batch: Batch, draws: Draws, dim: int, scratch: int) -> None:
-        """Write down a batch and its draws; rows past the batch's become padding.
 
-        Args:
-            dim: length of a whole vector.
-            scratch: the lane that takes the tokens of rows that draw nothing.
-        """
-        columns = self._fill_rows(batch, dim) | self._fill_draws(draws, scratch)
-        self.longs.copy_(torch.tensor([_padded(columns[name], self.size, 0) for name in LONGS]))
+class Stage:
+    """The host's side: a block to fill, pinned where it goes to a GPU.
 
-    def _fill_rows(self, batch: Batch, dim: int) -> dict[str, list[int]]:
-        """What is fed; returns the columns of `longs` that it decides."""
-        columns: dict[str, list[int]] = {name: [] for name in ("ids", "read_lane", "slot", "position")}
-        kv_lens: list[int] = []
-        readouts: list[Readout] = []
-        self.table[:, 0] = 0
-        for chunk in batch.chunks:
-            sequence = chunk.sequence
-            pages = torch.tensor(sequence.pages, dtype=torch.int32)
-            for i in range(chunk.start, chunk.stop):
-                self.table[len(kv_lens), : len(pages)] = pages
-                columns["ids"].append(sequence.ids[i])
-                columns["slot"].append(sequence.slot(i))
-                columns["position"].append(sequence.position(i))
-                columns["read_lane"].append(sequence.lane or 0)
-                kv_lens.append(i + 1)
-                readouts.append(sequence.request.readout)
-        self.kv_lens.copy_(torch.tensor(_padded(kv_lens, self.size, 1)))
-        self.dims.copy_(torch.tensor(_padded([readout.dim or dim for readout in readouts], self.size, dim)))
-        self.normalize.copy_(torch.tensor(_padded([readout.normalize for readout in readouts], self.size, True)))
-        return columns
+    Args:
+        size: rows, padding included.
+        width: pages of the longest sequence.
+        dim: length of a whole vector.
+        scratch: the lane that takes the tokens of rows that draw nothing.
+        pinned: lock the memory, so that a copy from it waits for nothing.
+    """
 
-    def _fill_draws(self, draws: Draws, scratch: int) -> dict[str, list[int]]:
-        """What is drawn; returns the columns of `longs` that it decides."""
-        columns = {name: [0] * self.size for name in ("seed", "draw_position", "trace_index")}
-        columns["write_lane"] = [scratch] * self.size
-        temperature = [0.0] * self.size
-        stops = [stop_row(frozenset())] * self.size
-        for sequence, row in draws:
-            option = sequence.request.sampling
-            assert sequence.lane is not None, "only what runs draws tokens"
-            columns["write_lane"][row] = sequence.lane
-            columns["seed"][row] = option.seed
-            columns["draw_position"][row] = len(sequence.ids)
-            columns["trace_index"][row] = option.trace_index
-            temperature[row] = option.temperature
-            stops[row] = stop_row(sequence.request.stop_ids)
-        self.temperature.copy_(torch.tensor(temperature))
-        self.stops.copy_(torch.tensor(stops))
-        return columns
+    def __init__(self, size: int, width: int, dim: int, scratch: int, *, pinned: bool) -> None:
+        told = Told.make(size, width, torch.device("cpu"), pinned=pinned)
+        self.block = told.block
+        self._dim, self._scratch = dim, scratch
+        self._longs = dict(zip(LONGS, told.longs.numpy(), strict=True))
+        self._temperature, self._stops = told.temperature.numpy(), told.stops.numpy()
+        self._kv_lens, self._dims, self._normalize = told.kv_lens.numpy(), told.dims.numpy(), told.normalize.numpy()
+        self._table = told.table.numpy()
+        self._held: list[tuple[list[int], int]] = [([], 0)] * size  # what each row of the table was written from
+
+    def fill(self, batch: Batch, draws: Draws) -> None:
+        """Write down a batch and its draws; rows past the batch's become padding."""
+        fed = [(chunk.sequence, index) for chunk in batch.chunks for index in range(chunk.start, chunk.stop)]
+        readouts = [sequence.request.readout for sequence, _ in fed]
+        for row, (sequence, _) in enumerate(fed):
+            self._hold(row, sequence.pages)
+        for row in range(len(fed), len(self._held)):
+            self._hold(row, SCRATCH)
+        index = np.array([index for _, index in fed])
+        pages = self._table[np.arange(len(fed)), index // PAGE_SIZE].astype(np.int64)
+        _write(self._longs["ids"], [sequence.ids[index] for sequence, index in fed])
+        _write(self._longs["read_lane"], [sequence.lane or 0 for sequence, _ in fed])
+        _write(self._longs["slot"], pages * PAGE_SIZE + index % PAGE_SIZE)
+        _write(self._longs["position"], index + [sequence.request.position_delta for sequence, _ in fed])
+        _write(self._kv_lens, index + 1, 1)
+        _write(self._dims, [readout.dim or self._dim for readout in readouts], self._dim)
+        _write(self._normalize, [readout.normalize for readout in readouts], True)
+        self._fill_draws(draws)
+
+    def _hold(self, row: int, pages: list[int]) -> None:
+        """Let a row of the table be these pages. A sequence's list only grows; with other pages it has another list."""
+        held, length = self._held[row]
+        if held is not pages or length != len(pages):
+            self._table[row, : len(pages)] = pages
+            self._held[row] = (pages, len(pages))
+
+    def _fill_draws(self, draws: Draws) -> None:
+        """Who draws, and how; what the other rows draw goes to the scratch lane."""
+        rows = [row for _, row in draws]
+        options = [sequence.request.sampling for sequence, _ in draws]
+        columns: dict[str, list[int | None]] = {
+            "write_lane": [sequence.lane for sequence, _ in draws],
+            "draw_position": [len(sequence.ids) for sequence, _ in draws],
+            "seed": [option.seed for option in options],
+            "trace_index": [option.trace_index for option in options],
+        }
+        assert None not in columns["write_lane"], "only what runs draws tokens"
+        self._longs["write_lane"][:] = self._scratch
+        for name, values in columns.items():
+            self._longs[name][rows] = values
+        self._temperature[rows] = [option.temperature for option in options]
+        self._stops[rows] = [stop_row(sequence.request.stop_ids) for sequence, _ in draws] or np.empty((0, MAX_STOPS))
 
 
-def _padded(values: Values[int], size: int, filler: int) -> list[int]:
-    return [*values, *[filler] * (size - len(values))]
+def _write(column: NDArray[Any], values: Any, padding: int | bool = 0) -> None:
+    column[: len(values)] = values
+    column[len(values) :] = padding
