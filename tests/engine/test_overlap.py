@@ -6,6 +6,7 @@ Capturing needs a GPU; everything a captured step does besides runs here, called
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from tte_runtime import Embedder, EngineConfig, Think
 from tte_runtime.engine.graphs import SIZES, DecodeGraphs, cuda_capture
-from tte_runtime.engine.request import EngineResult
+from tte_runtime.engine.request import EngineResult, Listener
 from tte_runtime.errors import OptionError
 from tte_runtime.inputs.items import parse_item
 
@@ -124,6 +125,31 @@ def test_leaving_a_stream_while_a_step_is_under_way(random_folder: Path) -> None
         assert plain.embed("after", role="query", think=Think(max_tokens=5)).trace_ids == result.trace_ids
 
 
+@pytest.mark.parametrize("limit", [0, 3], ids=["no trace", "trace"])
+@pytest.mark.parametrize("make", [Embedder.from_pretrained, captured], ids=["eager", "captured"])
+def test_a_vector_does_not_wait_for_the_step_after_its_own(random_folder: Path, make: Any, limit: int) -> None:
+    """Somebody else goes on meanwhile, so that the host is always one step behind."""
+    with make(random_folder, overlap=True) as embedder:
+        engine, found = embedder._pipeline.engine, []  # type: ignore[var-annotated]
+        other = replace(render(embedder, "three", max_tokens=90), stop_ids=frozenset())
+        engine.add(other, Listener(on_result=lambda result: None, on_error=_fail))
+        for _ in range(3):
+            engine.step()
+        request = replace(render(embedder, "one two", max_tokens=limit), stop_ids=frozenset())
+        engine.add(request, Listener(on_result=found.append, on_error=_fail))
+        fed = 0  # when the step was launched that feeds its last token
+        for calls in itertools.count(1):
+            engine.step()
+            running = [sequence for sequence in engine.scheduler.running if sequence.request is request]
+            if not fed and running and running[0].done:
+                fed = calls
+            if found:
+                break
+        assert fed and calls == fed + 1, "it is handed out as the step lands, behind the launch of the next one"
+        while not engine.idle:
+            engine.step()
+
+
 def test_graphs_are_refused_without_a_gpu() -> None:
     with pytest.raises(OptionError, match="needs our kernels on a GPU, got kernels='torch' on 'cpu'"):
         EngineConfig(cuda_graphs=True, device="cpu", kernels="torch").resolve(model_context=64, bytes_per_token=4)
@@ -198,6 +224,10 @@ def test_running_out_of_memory_while_capturing_says_what_to_lower(random_folder:
 
 def _raise(text: str) -> Any:
     raise RuntimeError(text)
+
+
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def test_a_capture_minds_its_own_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,8 @@ class Engine:
         self._salt = salt
         self._order = itertools.count()
         self._live = Live(self.scheduler)
-        self._landing = Landing(self._live, self.scheduler, Reader(self.runner, head))
+        reader = Reader(self.runner, head)
+        self._landing = Landing(self._live, self.scheduler, reader, behind=bool(config.overlap))
 
     @property
     def memory(self) -> dict[str, int]:
@@ -115,7 +116,7 @@ class Engine:
             batch = self.scheduler.schedule()
             busy = batch is not None or bool(landing.flights or landing.deliveries)
             behind = 1 if self.config.overlap and batch is not None else 0
-            ready = len(landing.deliveries)  # read out after the step before the one that lands now
+            ready = len(landing.deliveries)  # read when the step before the one that lands now had landed
             if batch is not None:
                 self._launch(batch)
             while len(landing.flights) > behind:
@@ -157,7 +158,7 @@ class Engine:
         if copies:
             self.runner.copy_pages(copies)
         flight.drawn = [(sequence, sequence.expect()) for sequence, _ in draws]
-        self._landing.flights.append(flight)
+        self._landing.launch(flight)
 
     def _backend(self, batch: Batch) -> Runner | DecodeGraphs:
         """What runs the step: a captured one, if it is large enough, or the layers one by one."""

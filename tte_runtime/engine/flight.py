@@ -11,6 +11,15 @@ from tte_runtime.engine.sequence import Sequence
 from tte_runtime.ops.transfer import HostCopy
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """Vectors on their way to the host, and whose they are."""
+
+    sequences: list[Sequence]
+    vectors: HostCopy
+    started: float
+
+
 @dataclass
 class Flight:
     """A step that was launched and is not landed yet. It began with its pictures, and its layers were started then."""
@@ -23,12 +32,4 @@ class Flight:
     tokens: HostCopy | None
     drawn: list[tuple[Sequence, int]] = field(default_factory=list)  # whose each token is, and its index in the trace
     ends: list[End] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """Vectors on their way to the host, and whose they are."""
-
-    sequences: list[Sequence]
-    vectors: HostCopy
-    started: float
+    deliveries: list[Delivery] = field(default_factory=list)  # read with the step itself
