@@ -1,8 +1,9 @@
-"""How many pictures go through a tower at once: one where its products depend on how many there are."""
+"""How a tower is called: with one picture where its products depend on how many there are, told what grids decide."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,29 +11,50 @@ from checkpoints import make_config, save
 from torch import nn
 
 from tte_runtime.models.checkpoint import Checkpoint, read_config
-from tte_runtime.models.vision import VisionTower
+from tte_runtime.models.grids import GridArguments
+from tte_runtime.models.vision import VisionTower, planes_of
 from tte_runtime.models.weights import TensorFiles
 from tte_runtime.ops import TorchOps
 from tte_runtime.ops.triton_ops import TritonOps
 
 GRIDS = [(1, 4, 4), (1, 2, 6)]
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+def load(folder: Path, family: str, ops: TorchOps) -> tuple[VisionTower, Any, int]:
+    """A tower, its config, and how many values a patch has."""
+    config = read_config(Checkpoint.of(save(folder, make_config(family))))
+    vision = config.vision_config
+    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    return VisionTower(config, TensorFiles(folder), ops, device="cpu", dtype=torch.float32), config, width
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("grids", [[(1, 4, 4)], [(1, 12, 8), (3, 4, 10), (1, 2, 2)]], ids=["one", "several"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_grids_decide_is_what_the_tower_would_find_itself(
+    tmp_path: Path, family: str, grids: list[tuple[int, int, int]]
+) -> None:
+    tower, _, width = load(tmp_path / "base", family, TorchOps())
+    arguments = GridArguments(tower._tower, torch.device("cpu"))
+    patches = torch.randn(sum(t * h * w for t, h, w in grids), width)
+    alone = planes_of(tower._tower(patches, grid_thw=torch.tensor(grids)))
+    told = arguments.of(tuple(grids))
+    assert torch.equal(planes_of(tower._tower(patches, **told)), alone)
+    assert arguments.of(tuple(grids)) is told, "it was worked out anew"
 
 
 @pytest.mark.parametrize(("ops", "calls"), [(TorchOps(), [28]), (TritonOps(), [16, 12])], ids=["torch", "kernels"])
 def test_with_our_kernels_every_picture_goes_alone(tmp_path: Path, ops: TorchOps, calls: list[int]) -> None:
-    folder = save(tmp_path / "base", make_config("qwen2_vl"))
-    config = read_config(Checkpoint.of(folder))
-    tower = VisionTower(config, TensorFiles(folder), ops, device="cpu", dtype=torch.float32)
+    tower, _, width = load(tmp_path / "base", "qwen2_vl", ops)
     inner, seen = tower._tower, []
 
     class Watched(nn.Module):
-        def forward(self, patches: torch.Tensor, grid_thw: torch.Tensor) -> object:
+        def forward(self, patches: torch.Tensor, **told: torch.Tensor) -> object:
             seen.append(len(patches))
-            return inner(patches, grid_thw=grid_thw)
+            return inner(patches, **told)
 
     tower._tower = Watched()
-    vision = config.vision_config
-    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     torch.manual_seed(2)
     pictures = [torch.randn(16, width), torch.randn(12, width)]
     together = tower.encode(pictures, GRIDS)

@@ -20,6 +20,19 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # interpreter. Counted, not timed, so that the same cases run everywhere.
 SMALL_BYTES, SMALL_FLOPS = 1 << 20, 1 << 25
 GUARD = 256  # elements on each side; keeps the alignment of what lies between
+KERNELS = {  # everything there is to launch
+    "decode_attention_kernel",
+    "decode_linear_4bit_kernel",
+    "decode_linear_kernel",
+    "extend_attention_kernel",
+    "linear_kernel",
+    "merge_splits_kernel",
+    "pool_normalize_kernel",
+    "rms_norm_kernel",
+    "rope_write_kv_kernel",
+    "sample_kernel",
+    "sample_reduce_kernel",
+}
 
 
 def is_small(case: Case) -> bool:

@@ -11,16 +11,16 @@ import os
 import subprocess
 import sys
 
+from kernel_harness import KERNELS
+
 PROGRAM = """
 import json, sys
 from unittest import mock
 
 import torch
-import triton
+from fake_gpu import GPU, watch_launches
 from torch._library.custom_ops import CustomOpDef
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import driver
 
 import tte_kernels._launch
 from tte_kernels._inputs import map_tensors
@@ -44,28 +44,20 @@ def constexprs(fn):
     return {param.name for param in fn.params if param.is_constexpr}
 
 
-class Hopper:
-    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
-    get_current_device = staticmethod(lambda: 0)
-    get_current_stream = staticmethod(lambda device: 0)
-
-
-def hook(*, fn, compile, **_):
+def note(*, fn, compile, **_):
     jit = fn.jit_function
     values = {jit.arg_names[index]: value for (index,), value in compile["constants"].items()}
     key = kind(jit, compile["signature"], values, compile["num_warps"], compile["num_stages"])
     pdl = json.loads(compile["specialization_data"])["options"]["launch_pdl"]
     tag = "model" if case.tag == "model" or "attention" in op.name else "ci"  # whose models' shapes are no fakes
     launched.setdefault(key, [jit.__name__, pdl, tag, f"{op.name}/{case.name}"])
-    return True  # found elsewhere: there is nothing to compile, and nothing to launch
 
 
 def on_gpu(tensor):
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda:0")
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=GPU)
 
 
-driver.set_active(Hopper())
-triton.knobs.runtime.jit_cache_hook = hook
+watch_launches(note)
 for op in OPS:
     bodies = mock.Mock()
     for body in vars(sys.modules[op.fn.__module__]).values():
@@ -87,20 +79,6 @@ for op in OPS:
 unknown = [key for key in launched if key not in compiled]
 print(json.dumps([list(launched.values()), [[*launched[key], key] for key in unknown]]))
 """
-
-KERNELS = {
-    "decode_attention_kernel",
-    "decode_linear_4bit_kernel",
-    "decode_linear_kernel",
-    "extend_attention_kernel",
-    "linear_kernel",
-    "merge_splits_kernel",
-    "pool_normalize_kernel",
-    "rms_norm_kernel",
-    "rope_write_kv_kernel",
-    "sample_kernel",
-    "sample_reduce_kernel",
-}
 
 
 def test_what_is_launched_is_what_the_compiler_takes() -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from tte_runtime.errors import CheckpointError
+from tte_runtime.models.grids import GridArguments, Grids
 from tte_runtime.models.tower_blocks import FusedBlock, fuse_blocks
 from tte_runtime.models.weights import Tensors
 from tte_runtime.models.whole_tower import WholeTower, fuse_tower
 from tte_runtime.ops import TorchOps
 from tte_runtime.ops.matrices import Kept
-from tte_runtime.ops.transfer import to_device, upload
+from tte_runtime.ops.transfer import upload
 
 TOWERS = {  # by family, the class in transformers' modelling file of that family
     "qwen2_vl": "Qwen2VisionTransformerPretrainedModel",
@@ -76,7 +77,9 @@ class VisionTower:
         # Buffers are not in the file and were made on the meta device: the rotary frequencies are made again.
         tower.rotary_pos_emb = type(tower.rotary_pos_emb)(*_rotary_arguments(tower, vision)).to(device)
         tower.eval().requires_grad_(False)
-        self._tower: Any = fuse_tower(tower, ops) or _in_pieces(tower, ops)
+        whole = fuse_tower(tower, ops)
+        self._tower: Any = whole or _in_pieces(tower, ops)
+        self._arguments = _only_grids if whole else GridArguments(tower, torch.device(device)).of
         self._merge = vision.spatial_merge_size**2
         self._device, self._dtype = torch.device(device), dtype
         # cuBLAS chooses how it sums by the number of rows, so features would depend on the pictures beside.
@@ -103,7 +106,7 @@ class VisionTower:
 
     def _planes(self, pixels: torch.Tensor, grids: Sequence[tuple[int, int, int]]) -> torch.Tensor:
         patches = upload(pixels, self._device).to(self._dtype)
-        return planes_of(self._tower(patches, grid_thw=to_device(grids, torch.int64, self._device)))
+        return planes_of(self._tower(patches, **self._arguments(tuple(grids))))
 
     def same_as(self, other: VisionTower) -> bool:
         """Whether both make the same features of the same patches: equal configs, tensors, device and dtype."""
@@ -115,6 +118,10 @@ class VisionTower:
             and ours.keys() == theirs.keys()
             and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
         )
+
+
+def _only_grids(grids: Grids) -> dict[str, torch.Tensor]:
+    return {"grid_thw": torch.tensor(grids)}
 
 
 def planes_of(output: Any) -> torch.Tensor:

@@ -1,0 +1,48 @@
+"""What runs on a GPU runs as far as that can be known without one: nothing waits, mixes devices or is refused.
+
+See `steps_on_a_fake_gpu`, which runs in a process of its own: Triton's interpreter stands in the compiler's place here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kernel_harness import KERNELS
+
+from tte_runtime.models.checkpoint import find_folder
+
+SCENARIOS = (
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3", "llama"),
+    *("one by one", "not captured", "in chunks", "preempting", "w8a16", "w4a16", "dependent launches"),
+    *("float16", "float32", "prompts by SDPA"),
+    *("decoder_layers", "attention_pooler", "latent_attention", "qformer"),
+    *("a copy that waits is noticed", "a value that is read is noticed", "a fetch is noticed"),
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    here = Path(__file__).parent
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(here.parent / "models"), str(here.parent), *sys.path])
+    command = [sys.executable, str(here / "steps_on_a_fake_gpu.py"), str(tmp_path_factory.mktemp("gpu"))]
+    done = subprocess.run([*command, str(find_folder("tte-tiny"))], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nothing_waits_for_the_device(found: dict[str, Any], name: str) -> None:
+    assert not found["outcomes"][name], found["outcomes"][name]
+
+
+def test_that_is_all_there_is(found: dict[str, Any]) -> None:
+    assert set(found["outcomes"]) == set(SCENARIOS)
+    assert set(found["launched"]) == KERNELS
