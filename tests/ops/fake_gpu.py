@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from torch.overrides import TorchFunctionMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
+from tte_kernels.registry import OPS, compile_specs_of
+
 GPU = torch.device("cuda:0")
+COUNTS = ("NUM_HEADS", "NUM_KV_HEADS", "GROUP")  # of a model: odd ones are cases, not configurations
 
 
 class Hopper:
@@ -42,6 +46,27 @@ def watch_launches(seen: Callable[..., None]) -> None:
 
     driver.set_active(Hopper())
     triton.knobs.runtime.jit_cache_hook = hook
+
+
+def kind_of(fn: Any, types: Any, values: Any, num_warps: int, num_stages: int) -> str:
+    """What decides a kernel's code, sizes and alignment apart: pointers' types, what is absent, constexprs, options."""
+    named = {param.name for param in fn.params if param.is_constexpr}.difference(COUNTS)
+    chosen = {name: values[name] for name in sorted(values) if name in named or values[name] is None}
+    pointers = {name: types[name] for name in sorted(types) if types[name].startswith("*")}
+    return json.dumps([fn.__name__, pointers, chosen, num_warps, num_stages])
+
+
+def launched_kind(fn: Any, compile: Any, **_: Any) -> str:
+    """The kind of a launch, of what `watch_launches` hears."""
+    jit = fn.jit_function
+    values = {jit.arg_names[index]: value for (index,), value in compile["constants"].items()}
+    return kind_of(jit, compile["signature"], values, compile["num_warps"], compile["num_stages"])
+
+
+def compiled_kinds() -> set[str]:
+    """The kinds that `compile_check` compiles."""
+    specs = [spec for op in OPS for spec in compile_specs_of(op.name)]
+    return {kind_of(spec.fn, spec.signature, spec.constexprs, spec.num_warps, spec.num_stages) for spec in specs}
 
 
 class Waits(AssertionError):

@@ -16,17 +16,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+import transformers
 from checkpoints import TEXT_ONLY, WITH_TOWER, make_config, save, thinking
 from engine_harness import drive, render
-from fake_gpu import FakeGpu, Waits, fake_gpu, watch_launches
+from fake_gpu import FakeGpu, Waits, compiled_kinds, fake_gpu, launched_kind, watch_launches
 from PIL import Image
 
-from tte_runtime import Embedder
+from benchmarks.shapes import SHAPES, Shape
+from tte_runtime import Embedder, EngineConfig
+from tte_runtime.engine.engine import Engine
+from tte_runtime.engine.graphs import DecodeGraphs
 from tte_runtime.engine.request import EngineRequest, EngineResult, Readout, Sampling
+from tte_runtime.heads.head import load_head
 from tte_runtime.heads.reference import make_reference_head
+from tte_runtime.heads.spec import KINDS, HeadSpec, sizes_of
+from tte_runtime.models.decoder import Decoder
+from tte_runtime.models.spec import decoder_spec
+from tte_runtime.ops import select_ops
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (84, 112, 3), dtype=np.uint8))
 ROOM: dict[str, Any] = {"device": "cuda", "max_context": 256, "kv_cache_tokens": 2048}
@@ -48,6 +58,14 @@ HEADS: dict[str, dict[str, Any]] = {
     "attention_pooler": {"num_queries": 1, "num_heads": 2, "intermediate_size": 48},
     "latent_attention": {"num_latents": 6, "num_heads": 2, "intermediate_size": 64},
     "qformer": {"num_layers": 1, "num_queries": 3, "num_heads": 4, "intermediate_size": 64},
+}
+
+
+REAL = ("qwen2vl-2b", "qwen2vl-7b", "qwen3vl-2b")
+FORMS: dict[str, dict[str, Any]] = {
+    f"{weights} {dtype}{' pdl' if pdl else ''}": {"weights": weights, "dtype": dtype, "pdl": pdl}
+    for weights in ("w16", "w8a16", "w4a16")
+    for dtype, pdl in (("bfloat16", False), ("bfloat16", True), ("float16", False), ("float32", False))
 }
 
 
@@ -105,9 +123,61 @@ def scenarios(gpu: FakeGpu, base: Path, tiny: Path) -> Iterator[tuple[str, Calla
         yield name, lambda: run(gpu, base / "qwen2_vl", True, recipe=thinking(), **options)  # noqa: B023
     for kind in HEADS:
         yield kind, lambda: run(gpu, with_head(base / kind, tiny, kind), True)  # noqa: B023
+    for shape in REAL:
+        for name, options in FORMS.items():
+            yield f"{shape} {name}", lambda: of_a_shape(gpu, SHAPES[shape], options)  # noqa: B023
     yield "a copy that waits is noticed", lambda: waits(gpu, lambda: torch.ones(3).to("cuda"))
     yield "a value that is read is noticed", lambda: waits(gpu, lambda: torch.ones(3, device="cuda").sum().item())
     yield "a fetch is noticed", lambda: waits(gpu, lambda: torch.ones(3, device="cuda").cpu())
+
+
+class Nothing:
+    """In the place of a checkpoint's files: every tensor that is asked for, of the right shape and without values."""
+
+    unread: tuple[str, ...] = ()
+
+    def __init__(self, *_: Any, tied: bool = True) -> None:
+        self._tied = tied
+
+    def __contains__(self, name: str) -> bool:
+        return name.endswith(".bias") or (name == "lm_head.weight" and not self._tied)
+
+    def prefix(self, candidates: Any, probe: str) -> str:
+        return next(iter(candidates))
+
+    def get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.bfloat16, device="cuda")
+
+
+def of_a_shape(gpu: FakeGpu, shape: Shape, options: dict[str, Any]) -> None:
+    """Requests of a real model's shape with two of its layers, and each kind of head at its usual sizes."""
+    gpu.stepping = False
+    text = dict(shape.text) | {"num_hidden_layers": 2}
+    made = getattr(transformers, f"{shape.family}Config")
+    spec = decoder_spec(made(text_config=text, vision_config=dict(shape.vision), tie_word_embeddings=shape.tied))
+    room = EngineConfig(**(ROOM | options)).resolve(model_context=32768, bytes_per_token=spec.kv_bytes_per_token(2))
+    ops = select_ops(room, head_dim=spec.head_dim, group=spec.num_heads // spec.num_kv_heads)
+    place: dict[str, Any] = {"device": "cuda", "dtype": room.torch_dtype}
+    decoder = Decoder.load(Nothing(tied=shape.tied), spec, ops, **place)  # type: ignore[arg-type]
+    ids = tuple(range(100))
+    first = EngineRequest(ids, torch.arange(100).expand(3, -1), 0, max_trace_tokens=2, close_ids=(1,), suffix_ids=(2,))
+    asked = [
+        first,
+        replace(first, max_trace_tokens=0),
+        replace(first, sampling=FILTERED),
+        replace(first, readout=Readout("mean", dim=256)),
+        replace(first, readout=Readout("head")),
+    ]
+    for kind in KINDS:
+        gpu.stepping = False
+        given = {"num_layers": 1} if kind == "decoder_layers" else {"num_heads": spec.num_heads}
+        sizes = HeadSpec(kind, spec.num_layers - 1, "", sizes_of(kind, given, spec.hidden_size))
+        with mock.patch("tte_runtime.heads.head._HeadFile", Nothing):
+            head = load_head(Path(), sizes, spec, ops, **place)
+        first_kind = kind == "decoder_layers"
+        engine = Engine(decoder, replace(room, cuda_graphs=first_kind), None, head)  # type: ignore[arg-type]
+        gpu.stepping = True
+        drive(engine, asked if first_kind else asked[-1:])
 
 
 def waits(gpu: FakeGpu, work: Callable[[], object]) -> None:
@@ -123,10 +193,17 @@ def waits(gpu: FakeGpu, work: Callable[[], object]) -> None:
 def main(base: Path, tiny: Path) -> None:
     """Print a JSON object: name of a scenario -> its error, empty if there was none."""
     warnings.simplefilter("ignore")
-    launched = set()
-    watch_launches(lambda *, fn, **_: launched.add(fn.jit_function.__name__))
-    outcomes = {}
-    with fake_gpu() as gpu:
+    kernels, launched, outcomes = set(), {}, {}
+
+    def note(**launch: Any) -> None:
+        kernels.add(launch["fn"].jit_function.__name__)
+        if name.startswith(REAL):
+            launched.setdefault(launched_kind(**launch), name)
+
+    watch_launches(note)
+    name = ""
+    two_sizes = mock.patch.object(DecodeGraphs.__init__, "__defaults__", ((1, 64),))  # of whose kernels others are made
+    with two_sizes, fake_gpu() as gpu:
         for name, work in scenarios(gpu, base, tiny):
             gpu.stepping = False
             try:
@@ -134,7 +211,8 @@ def main(base: Path, tiny: Path) -> None:
                 outcomes[name] = ""
             except Exception:
                 outcomes[name] = traceback.format_exc()
-    print(json.dumps({"outcomes": outcomes, "launched": sorted(launched)}))
+    unknown = {kind: name for kind, name in launched.items() if kind not in compiled_kinds()}
+    print(json.dumps({"outcomes": outcomes, "kernels": sorted(kernels), "unknown": unknown}))
 
 
 if __name__ == "__main__":

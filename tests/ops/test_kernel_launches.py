@@ -18,39 +18,21 @@ import json, sys
 from unittest import mock
 
 import torch
-from fake_gpu import GPU, watch_launches
+from fake_gpu import GPU, compiled_kinds, launched_kind, watch_launches
 from torch._library.custom_ops import CustomOpDef
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import tte_kernels._launch
 from tte_kernels._inputs import map_tensors
-from tte_kernels.registry import OPS, compile_specs_of
+from tte_kernels.registry import OPS
 
-launched, compiled = {}, set()
-
-
-COUNTS = ("NUM_HEADS", "NUM_KV_HEADS", "GROUP")  # of a model: odd ones are cases, not configurations
-
-
-def kind(fn, types, values, num_warps, num_stages):
-    # What decides the code, sizes and alignment apart: pointers' types, what is absent, constexprs, options.
-    named = constexprs(fn).difference(COUNTS)
-    chosen = {name: values[name] for name in sorted(values) if name in named or values[name] is None}
-    pointers = {name: types[name] for name in sorted(types) if types[name].startswith("*")}
-    return json.dumps([fn.__name__, pointers, chosen, num_warps, num_stages])
-
-
-def constexprs(fn):
-    return {param.name for param in fn.params if param.is_constexpr}
+launched, compiled = {}, compiled_kinds()
 
 
 def note(*, fn, compile, **_):
-    jit = fn.jit_function
-    values = {jit.arg_names[index]: value for (index,), value in compile["constants"].items()}
-    key = kind(jit, compile["signature"], values, compile["num_warps"], compile["num_stages"])
     pdl = json.loads(compile["specialization_data"])["options"]["launch_pdl"]
     tag = "model" if case.tag == "model" or "attention" in op.name else "ci"  # whose models' shapes are no fakes
-    launched.setdefault(key, [jit.__name__, pdl, tag, f"{op.name}/{case.name}"])
+    launched.setdefault(launched_kind(fn, compile), [fn.jit_function.__name__, pdl, tag, f"{op.name}/{case.name}"])
 
 
 def on_gpu(tensor):
@@ -74,8 +56,6 @@ for op in OPS:
             for tte_kernels._launch._pdl in (False, dtype is torch.bfloat16) if inputs else ():
                 with FakeTensorMode(allow_non_fake_inputs=True), mock.patch.object(torch.ops, "tte", bodies):
                     op.fn(**map_tensors(inputs, on_gpu))
-    for spec in compile_specs_of(op.name):
-        compiled.add(kind(spec.fn, spec.signature, spec.constexprs, spec.num_warps, spec.num_stages))
 unknown = [key for key in launched if key not in compiled]
 print(json.dumps([list(launched.values()), [[*launched[key], key] for key in unknown]]))
 """

@@ -168,7 +168,7 @@ def compile_specs() -> list[CompileSpec]:
         "mean-pdl": (False, True, True, True, True, True),
         "last-plain": (False, False, False, False, False, False),
     }
-    further = [(dtype, name) for dtype in ("fp16", "fp32") for name in ("rows", "mean")]
+    further = [(dtype, name) for dtype in ("fp16", "fp32") for name in ("rows", "last", "mean")]
     return [
         _spec(f"{dtype}-C{block_c}-{name}", dtype, block_c, config, *variants[name])
         for block_c, config in _CONFIGS.items()
