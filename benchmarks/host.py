@@ -26,6 +26,7 @@ from benchmarks.core.results import Results
 from benchmarks.core.statistics import Summary
 from benchmarks.core.tables import markdown
 from tte_runtime import Embedder, Think
+from tte_runtime.config import DECODE_ROWS
 from tte_runtime.engine.graphs import Body, DecodeGraphs
 from tte_runtime.engine.request import Listener
 from tte_runtime.engine.runner import StepOutput
@@ -77,6 +78,8 @@ def _raise(error: Exception) -> None:
 @click.option("--steps", default=200, show_default=True, type=click.IntRange(1, MOST // 2), help="Timed steps of each.")
 @out_option("host.jsonl")
 def main(rows: list[int], steps: int, out: Path) -> None:
+    if max(rows) > DECODE_ROWS:
+        raise click.BadParameter(f"--rows must be at most {DECODE_ROWS}, the most that a captured step takes.")
     results = Results(out, machine("cpu"))
     lines = []
     for count in tqdm(rows, unit="batch", disable=None):

@@ -18,6 +18,7 @@ from tte_runtime.errors import OptionError
 from tte_runtime.inputs.items import parse_item
 
 LIMIT = 14
+NOTHING_BEHIND = {"close_ids": (), "suffix_ids": ()}
 OPTIONS: list[dict[str, Any]] = [{}, {"overlap": True}]
 
 
@@ -77,6 +78,29 @@ def test_traces_of_one_prompt_are_those_of_single_requests(embedder: Embedder, t
     counts = result.counts
     assert counts.computed - counts.replayed == counts.prompt + counts.trace + counts.suffix
     assert counts.replayed == 0 and counts.cached == 0, "the prompt was computed once"
+
+
+@pytest.mark.parametrize(
+    "readout", [Readout("last"), Readout("head"), Readout("mean"), Readout("marker", 2)], ids=lambda r: r.kind
+)
+def test_every_trace_is_read_as_if_it_were_the_only_one(embedder: Embedder, readout: Readout) -> None:
+    """What is kept of the prompt's states is kept for all of them."""
+    request = replace(prepare(embedder), readout=readout, sampling=Sampling(temperature=1.3, seed=3))
+    (together,), _ = run(embedder, replace(request, num_traces=3))
+    singles = [replace(request, sampling=replace(request.sampling, trace_index=i)) for i in range(3)]
+    alone, _ = run(embedder, *singles)
+    assert together.traces == tuple(one.trace_ids for one in alone)
+    mean = np.mean([one.vector for one in alone], axis=0)
+    assert np.abs(together.vector - mean / np.linalg.norm(mean)).max() < 1e-5
+
+
+def test_traces_that_end_where_they_fork_are_answered(embedder: Embedder) -> None:
+    """The deadline is past at the prompt's end, and nothing is fed behind a trace."""
+    late = replace(prepare(embedder), deadline=0.0, readout=Readout("last"), **NOTHING_BEHIND)
+    (together,), _ = run(embedder, replace(late, num_traces=2, sampling=Sampling(temperature=1.0)))
+    (alone,), _ = run(embedder, late)
+    assert together.traces == ((), ()) and together.forced_by == "deadline"
+    assert np.abs(together.vector - alone.vector).max() < 1e-5
 
 
 def test_traces_that_find_no_room_wait_and_nothing_is_lost(random_folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,21 @@ def test_what_grids_decide_is_what_the_tower_would_find_itself(
     told = arguments.of(tuple(grids))
     assert torch.equal(planes_of(tower._tower(patches, **told)), alone)
     assert arguments.of(tuple(grids)) is told, "it was worked out anew"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tower_is_gone_with_the_last_who_holds_it(tmp_path: Path, family: str) -> None:
+    """Where reasoner and embedder have equal towers one of them is let go, and its memory is needed at once."""
+    tower, _, width = load(tmp_path / "base", family, TorchOps())
+    tower.encode([torch.randn(16, width)], [(1, 4, 4)])
+    weight = weakref.ref(next(tower._tower.parameters()))
+    gc.collect()
+    gc.disable()
+    try:
+        del tower
+        assert weight() is None, "a cycle holds it"
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("ops", "calls"), [(TorchOps(), [28]), (TritonOps(), [16, 12])], ids=["torch", "kernels"])

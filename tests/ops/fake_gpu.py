@@ -108,22 +108,26 @@ class FakeGpu(TorchFunctionMode):
 def _check_copies(func: Any, args: Any, kwargs: Any) -> None:
     """Raise where a copy between host and device would make the host wait."""
     name = getattr(func, "__name__", "")
+    named_gpu = any(map(_is_gpu, (*args, *kwargs.values())))
     if name in ("__getitem__", "__setitem__") and _on_gpu(args[0]):
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
-        if any(isinstance(part, torch.Tensor) and part.dim() and not _on_gpu(part) for part in parts):
-            raise Waits("a tensor on the device is indexed by one on the host")
-    source = args[1] if name == "copy_" else args[0] if args else None
-    if not isinstance(source, torch.Tensor):
-        if name in ("tensor", "as_tensor") and any(map(_is_gpu, kwargs.values())):
-            raise Waits("a tensor is made on the device from the host's numbers")
+        if any(isinstance(part, list) or _on_host(part) for part in (*parts, *args[2:])):
+            raise Waits("a tensor on the device is indexed or filled by numbers of the host")
+    if name in ("tensor", "as_tensor", "new_tensor") and (named_gpu or any(map(_on_gpu, args))):
+        raise Waits("a tensor is made on the device from numbers of the host")
+    if name not in ("to", "copy_", "cuda", "cpu", "numpy"):
         return
-    to_gpu = _on_gpu(args[0]) if name == "copy_" else name == "to" and any(map(_is_gpu, (*args, *kwargs.values())))
-    if to_gpu and not _on_gpu(source) and not (kwargs.get("non_blocking") and getattr(source, "pinned", False)):
+    source, others = (args[1], args[:1]) if name == "copy_" else (args[0], args[1:])
+    to_gpu = name == "cuda" or named_gpu or any(map(_on_gpu, others))
+    if to_gpu and _on_host(source) and not (kwargs.get("non_blocking") and getattr(source, "pinned", False)):
         raise Waits("memory goes to the device that is not pinned, or by a copy that is waited for")
-    if _on_gpu(source) and (
-        name in ("cpu", "numpy") or (name == "to" and "cpu" in map(str, (*args, *kwargs.values())))
-    ):
+    to_host = name in ("cpu", "numpy") or "cpu" in map(str, (*others, *kwargs.values())) or any(map(_on_host, others))
+    if to_host and _on_gpu(source):
         raise Waits("a tensor is fetched from the device")
+
+
+def _on_host(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and not _on_gpu(value)
 
 
 def _on_gpu(value: Any) -> bool:

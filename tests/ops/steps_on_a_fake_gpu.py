@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import transformers
 from checkpoints import TEXT_ONLY, WITH_TOWER, make_config, save, thinking
-from engine_harness import drive, render
+from engine_harness import Outcome, drive, render
 from fake_gpu import FakeGpu, Waits, compiled_kinds, fake_gpu, launched_kind, watch_launches
 from PIL import Image
 
@@ -98,9 +98,14 @@ def run(gpu: FakeGpu, folder: Path, pictures: bool, **options: Any) -> None:
         asked = requests(embedder, pictures)
         gpu.stepping = True
         for _ in range(2):  # cold, and with prefixes and pictures in their caches
-            for outcome in drive(embedder._pipeline.engine, asked):
-                if not isinstance(outcome, EngineResult):
-                    raise outcome
+            answered(drive(embedder._pipeline.engine, asked))
+
+
+def answered(outcomes: list[Outcome]) -> None:
+    """See that every request has its vector."""
+    for outcome in outcomes:
+        if not isinstance(outcome, EngineResult):
+            raise outcome
 
 
 def with_head(folder: Path, base: Path, kind: str) -> Path:
@@ -126,9 +131,22 @@ def scenarios(gpu: FakeGpu, base: Path, tiny: Path) -> Iterator[tuple[str, Calla
     for shape in REAL:
         for name, options in FORMS.items():
             yield f"{shape} {name}", lambda: of_a_shape(gpu, SHAPES[shape], options)  # noqa: B023
-    yield "a copy that waits is noticed", lambda: waits(gpu, lambda: torch.ones(3).to("cuda"))
-    yield "a value that is read is noticed", lambda: waits(gpu, lambda: torch.ones(3, device="cuda").sum().item())
-    yield "a fetch is noticed", lambda: waits(gpu, lambda: torch.ones(3, device="cuda").cpu())
+    gpu.stepping = False
+    there, here = torch.ones(3, device="cuda"), torch.ones(3)
+    for name, work in {
+        "upload": lambda: here.to("cuda"),
+        "upload into": lambda: there.copy_(here),
+        "value": lambda: there.sum().item(),
+        "truth": lambda: bool(there.sum() > 0),
+        "fetch": lambda: there.cpu(),
+        "fetch into": lambda: here.copy_(there),
+        "fetch as": lambda: there.to(here),
+        "index": lambda: there[torch.tensor([0, 1])],
+        "list": lambda: there[[0, 1]],
+        "filling": lambda: there.__setitem__(slice(0, 2), here[:2]),
+        "making": lambda: there.new_tensor([1.0, 2.0]),
+    }.items():
+        yield f"noticed: {name}", lambda: waits(gpu, work)  # noqa: B023
 
 
 class Nothing:
@@ -177,7 +195,7 @@ def of_a_shape(gpu: FakeGpu, shape: Shape, options: dict[str, Any]) -> None:
         first_kind = kind == "decoder_layers"
         engine = Engine(decoder, replace(room, cuda_graphs=first_kind), None, head)  # type: ignore[arg-type]
         gpu.stepping = True
-        drive(engine, asked if first_kind else asked[-1:])
+        answered(drive(engine, asked if first_kind else asked[-1:]))
 
 
 def waits(gpu: FakeGpu, work: Callable[[], object]) -> None:
@@ -211,7 +229,8 @@ def main(base: Path, tiny: Path) -> None:
                 outcomes[name] = ""
             except Exception:
                 outcomes[name] = traceback.format_exc()
-    unknown = {kind: name for kind, name in launched.items() if kind not in compiled_kinds()}
+    compiled = compiled_kinds()
+    unknown = {kind: name for kind, name in launched.items() if kind not in compiled}
     print(json.dumps({"outcomes": outcomes, "kernels": sorted(kernels), "unknown": unknown}))
 
 

@@ -28,7 +28,13 @@ SCENARIOS = (
         for weights in ("w16", "w8a16", "w4a16")
         for dtype in ("bfloat16", "bfloat16 pdl", "float16", "float32")
     ),
-    *("a copy that waits is noticed", "a value that is read is noticed", "a fetch is noticed"),
+    *(
+        f"noticed: {name}"
+        for name in (
+            *("upload", "upload into", "value", "truth", "fetch", "fetch into", "fetch as"),
+            *("index", "list", "filling", "making"),
+        )
+    ),
 )
 
 

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from tte_runtime.config import PAGE_SIZE, EngineConfig
+from tte_runtime.config import MAX_STOPS, PAGE_SIZE, EngineConfig
 from tte_runtime.engine.flight import Flight
 from tte_runtime.engine.forks import Family
 from tte_runtime.engine.graphs import DecodeGraphs, cuda_capture
@@ -89,6 +89,7 @@ class Engine:
                 "pictures, lower max_tokens, or raise max_context and kv_cache_tokens."
             )
         assert request.prompt_ids, "an empty prompt is refused before the engine"
+        assert len(request.stop_ids) <= MAX_STOPS, "recipes with more stop tokens are refused"
         assert request.readout.kind != "head" or self.head is not None, "no head is loaded"
 
     def add(self, request: EngineRequest, listener: Listener) -> int:
@@ -142,7 +143,7 @@ class Engine:
         if not batch.chunks:
             return
         started = time.perf_counter()
-        draws, copies = self._draws(batch, started)
+        draws, forks, copies = self._draws(batch, started)
         output = self._backend(batch).forward(batch, draws)
         if output.walked:
             batch = self._walk(batch, output.walked)
@@ -155,6 +156,9 @@ class Engine:
             chunk.sequence.advance(len(chunk))
             flight.ends.append(End(chunk.sequence, chunk.stop, row - 1))
             flight.ends += self._snapshot(chunk, row - 1, copies)
+        for parent, end in forks:
+            end.sequence.kept = list(parent.kept)  # of the prompt, to whose end they share it
+            flight.ends.append(end)
         if copies:
             self.runner.copy_pages(copies)
         flight.drawn = [(sequence, sequence.expect()) for sequence, _ in draws]
@@ -192,23 +196,27 @@ class Engine:
             chunk.sequence.spent["vision"] += time.perf_counter() - started
         return batch.without_gone()
 
-    def _draws(self, batch: Batch, now: float) -> tuple[Draws, list[tuple[int, int]]]:
+    def _draws(self, batch: Batch, now: float) -> tuple[Draws, list[tuple[Sequence, End]], list[tuple[int, int]]]:
         """Who draws a token after this step, and from which row; further traces of a prompt fork at its end.
 
         Returns:
-            the draws, and pages to copy once the step has written them.
+            the draws; the traces that forked, each behind the one it comes from; and pages to copy once the step has
+            written them.
         """
         draws: Draws = []
+        forks: list[tuple[Sequence, End]] = []
         copies: list[tuple[int, int]] = []
         row = -1
         for chunk in batch.chunks:
             row += len(chunk)
-            for sequence in (chunk.sequence, *self._followers(chunk, copies)):
+            followers = self._followers(chunk, copies)
+            forks += [(chunk.sequence, End(follower, chunk.stop, row)) for follower in followers]
+            for sequence in (chunk.sequence, *followers):
                 if chunk.stop == len(sequence.ids):
                     sequence.close_if_late(now)
                 if sequence.may_sample and chunk.stop == len(sequence.ids):
                     draws.append((sequence, row))
-        return draws, copies
+        return draws, forks, copies
 
     def _followers(self, chunk: Chunk, copies: list[tuple[int, int]]) -> list[Sequence]:
         """The further traces of a request whose prompt ends with this chunk; without room they queue like others."""

@@ -7,7 +7,7 @@ arguments; knows no pixels and no weights.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from tte_runtime.ops.transfer import upload
 
 Grids = tuple[tuple[int, int, int], ...]  # (t, h, w) in patches, before merging
 
-KEPT = 64  # grids; a picture of 1,000 tokens has a quarter of a megabyte
+KEPT = 2**17  # patches, at most 8 MB
 
 
 class GridArguments:
@@ -31,7 +31,16 @@ class GridArguments:
     def __init__(self, tower: Any, device: torch.device) -> None:
         self._tower = tower
         self._device = device
-        self.of = lru_cache(KEPT)(self._make)
+        self._kept: OrderedDict[Grids, dict[str, torch.Tensor]] = OrderedDict()
+
+    def of(self, grids: Grids) -> dict[str, torch.Tensor]:
+        """What the tower is called with beside the patches of these pictures."""
+        if grids not in self._kept:
+            self._kept[grids] = self._make(grids)
+            while len(self._kept) > 1 and sum(map(_num_patches, self._kept)) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(grids)
+        return self._kept[grids]
 
     def _make(self, grids: Grids) -> dict[str, torch.Tensor]:
         tower, grid = self._tower, torch.tensor(grids)
@@ -45,6 +54,10 @@ class GridArguments:
         if hasattr(tower, "num_grid_per_side"):  # Qwen3-VL
             made |= _interpolation(tower, grid, merge)
         return on_host | {name: upload(tensor, self._device) for name, tensor in made.items()}
+
+
+def _num_patches(grids: Grids) -> int:
+    return sum(t * h * w for t, h, w in grids)
 
 
 def _interpolation(tower: Any, grid: torch.Tensor, merge: int) -> dict[str, torch.Tensor]:
