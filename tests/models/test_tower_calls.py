@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,12 +22,12 @@ GRIDS = [(1, 4, 4), (1, 2, 6)]
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
-def load(folder: Path, family: str, ops: TorchOps) -> tuple[VisionTower, Any, int]:
-    """A tower, its config, and how many values a patch has."""
+def load(folder: Path, family: str, ops: TorchOps) -> tuple[VisionTower, int]:
+    """A tower, and how many values a patch has."""
     config = read_config(Checkpoint.of(save(folder, make_config(family))))
     vision = config.vision_config
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    return VisionTower(config, TensorFiles(folder), ops, device="cpu", dtype=torch.float32), config, width
+    return VisionTower(config, TensorFiles(folder), ops, device="cpu", dtype=torch.float32), width
 
 
 @torch.inference_mode()
@@ -37,7 +36,7 @@ def load(folder: Path, family: str, ops: TorchOps) -> tuple[VisionTower, Any, in
 def test_what_grids_decide_is_what_the_tower_would_find_itself(
     tmp_path: Path, family: str, grids: list[tuple[int, int, int]]
 ) -> None:
-    tower, _, width = load(tmp_path / "base", family, TorchOps())
+    tower, width = load(tmp_path / "base", family, TorchOps())
     arguments = GridArguments(tower._tower, torch.device("cpu"))
     patches = torch.randn(sum(t * h * w for t, h, w in grids), width)
     alone = planes_of(tower._tower(patches, grid_thw=torch.tensor(grids)))
@@ -49,7 +48,7 @@ def test_what_grids_decide_is_what_the_tower_would_find_itself(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tower_is_gone_with_the_last_who_holds_it(tmp_path: Path, family: str) -> None:
     """Where reasoner and embedder have equal towers one of them is let go, and its memory is needed at once."""
-    tower, _, width = load(tmp_path / "base", family, TorchOps())
+    tower, width = load(tmp_path / "base", family, TorchOps())
     tower.encode([torch.randn(16, width)], [(1, 4, 4)])
     weight = weakref.ref(next(tower._tower.parameters()))
     gc.collect()
@@ -63,7 +62,7 @@ def test_a_tower_is_gone_with_the_last_who_holds_it(tmp_path: Path, family: str)
 
 @pytest.mark.parametrize(("ops", "calls"), [(TorchOps(), [28]), (TritonOps(), [16, 12])], ids=["torch", "kernels"])
 def test_with_our_kernels_every_picture_goes_alone(tmp_path: Path, ops: TorchOps, calls: list[int]) -> None:
-    tower, _, width = load(tmp_path / "base", "qwen2_vl", ops)
+    tower, width = load(tmp_path / "base", "qwen2_vl", ops)
     inner, seen = tower._tower, []
 
     class Watched(nn.Module):

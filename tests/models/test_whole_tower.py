@@ -9,7 +9,6 @@ import torch
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-from tte_runtime.models import whole_tower
 from tte_runtime.models.whole_tower import WholeTower, fuse_tower
 from tte_runtime.ops import TorchOps
 
@@ -86,7 +85,7 @@ def test_angles_are_kept_by_size_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) 
     for grid in GRIDS:
         whole(patches_of((grid,)), torch.tensor([grid]))
     assert list(whole._turns) == [(h, w) for _, h, w in GRIDS]
-    monkeypatch.setattr(whole_tower, "ANGLES", 1)
+    monkeypatch.setattr(whole._turns, "_most", 1)
     whole(patches_of(((1, 4, 4),)), torch.tensor([(1, 4, 4)]))
     assert list(whole._turns) == [(4, 4)], "the one that is needed stays"
 

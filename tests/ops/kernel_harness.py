@@ -5,6 +5,8 @@ Reads ops through `tte_kernels.registry` only, so it does not know any of them.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +35,20 @@ KERNELS = {  # everything there is to launch
     "sample_kernel",
     "sample_reduce_kernel",
 }
+
+
+HEAD_SIZES: dict[str, dict[str, Any]] = {  # of every kind of head, small
+    "decoder_layers": {"num_layers": 1, "readout": "mean"},
+    "attention_pooler": {"num_queries": 1, "num_heads": 2, "intermediate_size": 48},
+    "latent_attention": {"num_latents": 6, "num_heads": 2, "intermediate_size": 64},
+    "qformer": {"num_layers": 1, "num_queries": 3, "num_heads": 4, "intermediate_size": 64},
+}
+
+
+def without_interpreter() -> dict[str, str]:
+    """The environment of a process in which Triton compiles, and which finds what tests find."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    return environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def is_small(case: Case) -> bool:

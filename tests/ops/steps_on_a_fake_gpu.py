@@ -24,6 +24,7 @@ import transformers
 from checkpoints import TEXT_ONLY, WITH_TOWER, make_config, save, thinking
 from engine_harness import Outcome, drive, render
 from fake_gpu import FakeGpu, Waits, compiled_kinds, fake_gpu, launched_kind, watch_launches
+from kernel_harness import HEAD_SIZES
 from PIL import Image
 
 from benchmarks.shapes import SHAPES, Shape
@@ -53,14 +54,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     "prompts by SDPA": {"attention": "sdpa"},
 }
-HEADS: dict[str, dict[str, Any]] = {
-    "decoder_layers": {"num_layers": 1, "readout": "mean"},
-    "attention_pooler": {"num_queries": 1, "num_heads": 2, "intermediate_size": 48},
-    "latent_attention": {"num_latents": 6, "num_heads": 2, "intermediate_size": 64},
-    "qformer": {"num_layers": 1, "num_queries": 3, "num_heads": 4, "intermediate_size": 64},
-}
-
-
 REAL = ("qwen2vl-2b", "qwen2vl-7b", "qwen3vl-2b")
 FORMS: dict[str, dict[str, Any]] = {
     f"{weights} {dtype}{' pdl' if pdl else ''}": {"weights": weights, "dtype": dtype, "pdl": pdl}
@@ -112,9 +105,9 @@ def with_head(folder: Path, base: Path, kind: str) -> Path:
     """The checkpoint in `base` with a head of some kind behind its last layer but one."""
     config = make_config("qwen2_vl")
     save(folder, config)
-    make_reference_head(kind, config, **HEADS[kind]).save(folder, torch.float32)
+    make_reference_head(kind, config, **HEAD_SIZES[kind]).save(folder, torch.float32)
     entry = json.loads((base / "tte.json").read_text())
-    entry["head"] = {"kind": kind, "tap_layer": 2, "weights": "head.safetensors", **HEADS[kind]}
+    entry["head"] = {"kind": kind, "tap_layer": 2, "weights": "head.safetensors", **HEAD_SIZES[kind]}
     (folder / "tte.json").write_text(json.dumps(entry))
     return folder
 
@@ -126,7 +119,7 @@ def scenarios(gpu: FakeGpu, base: Path, tiny: Path) -> Iterator[tuple[str, Calla
         yield family, lambda: run(gpu, folder, family in WITH_TOWER, recipe=thinking())  # noqa: B023
     for name, options in OPTIONS.items():
         yield name, lambda: run(gpu, base / "qwen2_vl", True, recipe=thinking(), **options)  # noqa: B023
-    for kind in HEADS:
+    for kind in HEAD_SIZES:
         yield kind, lambda: run(gpu, with_head(base / kind, tiny, kind), True)  # noqa: B023
     for shape in REAL:
         for name, options in FORMS.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_harness import HEAD_SIZES
 from transformers import LlamaConfig
 
 from tte_runtime.heads.head import Head, load_head
@@ -16,12 +17,6 @@ from tte_runtime.ops import Pooling, TorchOps
 from tte_runtime.ops.triton_ops import TritonOps
 
 CONFIG = LlamaConfig(hidden_size=64, num_attention_heads=2, num_key_value_heads=1)
-SIZES = {
-    "decoder_layers": {"num_layers": 1, "readout": "mean"},
-    "attention_pooler": {"num_queries": 1, "num_heads": 2, "intermediate_size": 48},
-    "latent_attention": {"num_latents": 6, "num_heads": 2, "intermediate_size": 64},
-    "qformer": {"num_layers": 1, "num_queries": 3, "num_heads": 4, "intermediate_size": 64},
-}
 LENGTHS = [20, 1, 70]
 STATES = [8 * torch.randn(length, 64, generator=torch.Generator().manual_seed(length)) for length in LENGTHS]
 
@@ -35,12 +30,12 @@ def read(head: Head, which: list[int]) -> torch.Tensor:
     return head.forward(torch.cat([STATES[i] for i in which]), places, [LENGTHS[i] for i in which], pooling)
 
 
-@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("kind", HEAD_SIZES)
 @torch.inference_mode()
 def test_equal_to_torch_and_equal_bits_together_and_alone(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(9)
-    make_reference_head(kind, CONFIG, **SIZES[kind]).save(tmp_path, torch.float32)
-    spec, backbone = HeadSpec(kind, 0, "head.safetensors", sizes_of(kind, SIZES[kind], 64)), decoder_spec(CONFIG)
+    make_reference_head(kind, CONFIG, **HEAD_SIZES[kind]).save(tmp_path, torch.float32)
+    spec, backbone = HeadSpec(kind, 0, "head.safetensors", sizes_of(kind, HEAD_SIZES[kind], 64)), decoder_spec(CONFIG)
     ours, plain = (
         load_head(tmp_path, spec, backbone, ops, device="cpu", dtype=torch.float32) for ops in (TritonOps(), TorchOps())
     )

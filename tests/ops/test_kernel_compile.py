@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from kernel_harness import without_interpreter
 
 from tte_kernels._binary import KernelCost, _load_widths, _loads_before_wait
 from tte_kernels._case import CompileSpec
@@ -19,14 +20,9 @@ from tte_kernels.compile_check import Row, failures
 from tte_kernels.registry import OPS
 
 
-def _environment() -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    return environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
-
-
 def _compile(op: str, targets: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tte_kernels.compile_check", "--targets", targets, "--ops", op]
-    return subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    return subprocess.run(command, env=without_interpreter(), capture_output=True, text=True)
 
 
 def test_an_op_compiles_for_every_target_and_passes_the_gates() -> None:
@@ -53,7 +49,7 @@ def test_every_op_compiles_with_and_without_programmatic_dependent_launch() -> N
         "        found.setdefault(spec.name.split('/')[0], set()).add(spec.constexprs['PDL'])\n"
         "    assert all(values == {False, True} for values in found.values()), (op.name, found)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], env=without_interpreter(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
-from kernel_harness import DEVICE, full_case
+from kernel_harness import DEVICE, full_case, without_interpreter
 
 from tte_kernels import KernelBackendError, KernelError, rms_norm
 from tte_kernels._case import BadInput, Case, Op
@@ -70,8 +69,6 @@ def test_importing_brings_no_triton_and_cpu_tensors_are_refused() -> None:
         "except tte_kernels.KernelBackendError as error:\n"
         "    print(error)\n"
     )
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], env=without_interpreter(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "set TRITON_INTERPRET=1" in result.stdout

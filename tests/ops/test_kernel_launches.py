@@ -7,11 +7,10 @@ compiler, in a process of their own, on tensors that claim to lie on a GPU and h
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
-from kernel_harness import KERNELS
+from kernel_harness import KERNELS, without_interpreter
 
 PROGRAM = """
 import json, sys
@@ -62,10 +61,8 @@ print(json.dumps([list(launched.values()), [[*launched[key], key] for key in unk
 
 
 def test_what_is_launched_is_what_the_compiler_takes() -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=without_interpreter(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     launched, unknown = json.loads(done.stdout)
     assert {tuple(one[:2]) for one in launched} == {(kernel, pdl) for kernel in KERNELS for pdl in (False, True)}

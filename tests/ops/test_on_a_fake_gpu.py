@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_harness import KERNELS
+from kernel_harness import KERNELS, without_interpreter
 
 from tte_runtime.models.checkpoint import find_folder
 
@@ -41,8 +41,8 @@ SCENARIOS = (
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     here = Path(__file__).parent
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(here.parent / "models"), str(here.parent), *sys.path])
+    environment = without_interpreter()
+    environment["PYTHONPATH"] = os.pathsep.join([str(here.parent / "models"), environment["PYTHONPATH"]])
     command = [sys.executable, str(here / "steps_on_a_fake_gpu.py"), str(tmp_path_factory.mktemp("gpu"))]
     done = subprocess.run([*command, str(find_folder("tte-tiny"))], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

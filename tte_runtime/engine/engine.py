@@ -156,9 +156,9 @@ class Engine:
             chunk.sequence.advance(len(chunk))
             flight.ends.append(End(chunk.sequence, chunk.stop, row - 1))
             flight.ends += self._snapshot(chunk, row - 1, copies)
-        for parent, end in forks:
-            end.sequence.kept = list(parent.kept)  # of the prompt, to whose end they share it
-            flight.ends.append(end)
+        for end in forks:  # what the readout needs of the prompt's states is theirs as well
+            end.sequence.kept = list(self._live.family_of(end.sequence).first.kept)
+        flight.ends += forks
         if copies:
             self.runner.copy_pages(copies)
         flight.drawn = [(sequence, sequence.expect()) for sequence, _ in draws]
@@ -196,21 +196,20 @@ class Engine:
             chunk.sequence.spent["vision"] += time.perf_counter() - started
         return batch.without_gone()
 
-    def _draws(self, batch: Batch, now: float) -> tuple[Draws, list[tuple[Sequence, End]], list[tuple[int, int]]]:
+    def _draws(self, batch: Batch, now: float) -> tuple[Draws, list[End], list[tuple[int, int]]]:
         """Who draws a token after this step, and from which row; further traces of a prompt fork at its end.
 
         Returns:
-            the draws; the traces that forked, each behind the one it comes from; and pages to copy once the step has
-            written them.
+            the draws, where the traces that forked stand, and pages to copy once the step has written them.
         """
         draws: Draws = []
-        forks: list[tuple[Sequence, End]] = []
+        forks: list[End] = []
         copies: list[tuple[int, int]] = []
         row = -1
         for chunk in batch.chunks:
             row += len(chunk)
             followers = self._followers(chunk, copies)
-            forks += [(chunk.sequence, End(follower, chunk.stop, row)) for follower in followers]
+            forks += [End(follower, chunk.stop, row) for follower in followers]
             for sequence in (chunk.sequence, *followers):
                 if chunk.stop == len(sequence.ids):
                     sequence.close_if_late(now)

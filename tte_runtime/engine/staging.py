@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tte_runtime.config import MAX_STOPS, PAGE_SIZE
+from tte_runtime.config import MAX_STOPS
 from tte_runtime.engine.runner import Draws
 from tte_runtime.engine.sampler import stop_row
 from tte_runtime.engine.scheduler import Batch
@@ -111,17 +111,14 @@ class Stage:
         """Write down a batch and its draws; rows past the batch's become padding."""
         fed = [(chunk.sequence, index) for chunk in batch.chunks for index in range(chunk.start, chunk.stop)]
         readouts = [sequence.request.readout for sequence, _ in fed]
-        for row, (sequence, _) in enumerate(fed):
-            self._hold(row, sequence.pages)
-        for row in range(len(fed), len(self._held)):
-            self._hold(row, SCRATCH)
-        index = np.array([index for _, index in fed])
-        pages = self._table[np.arange(len(fed)), index // PAGE_SIZE].astype(np.int64)
+        held = [sequence.pages for sequence, _ in fed]
+        for row, pages in enumerate(held + [SCRATCH] * (len(self._held) - len(held))):
+            self._hold(row, pages)
         _write(self._longs["ids"], [sequence.ids[index] for sequence, index in fed])
         _write(self._longs["read_lane"], [sequence.lane or 0 for sequence, _ in fed])
-        _write(self._longs["slot"], pages * PAGE_SIZE + index % PAGE_SIZE)
-        _write(self._longs["position"], index + [sequence.request.position_delta for sequence, _ in fed])
-        _write(self._kv_lens, index + 1, 1)
+        _write(self._longs["slot"], [sequence.slot(index) for sequence, index in fed])
+        _write(self._longs["position"], [sequence.position(index) for sequence, index in fed])
+        _write(self._kv_lens, [index + 1 for _, index in fed], 1)
         _write(self._dims, [readout.dim or self._dim for readout in readouts], self._dim)
         _write(self._normalize, [readout.normalize for readout in readouts], True)
         self._fill_draws(draws)

@@ -7,12 +7,12 @@ arguments; knows no pixels and no weights.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from transformers import vision_utils
 
+from tte_runtime.models.recent import Recent
 from tte_runtime.ops.transfer import upload
 
 Grids = tuple[tuple[int, int, int], ...]  # (t, h, w) in patches, before merging
@@ -31,16 +31,11 @@ class GridArguments:
     def __init__(self, tower: Any, device: torch.device) -> None:
         self._tower = tower
         self._device = device
-        self._kept: OrderedDict[Grids, dict[str, torch.Tensor]] = OrderedDict()
+        self._kept: Recent[Grids, dict[str, torch.Tensor]] = Recent(KEPT, lambda told: len(told["position_ids"]))
 
     def of(self, grids: Grids) -> dict[str, torch.Tensor]:
         """What the tower is called with beside the patches of these pictures."""
-        if grids not in self._kept:
-            self._kept[grids] = self._make(grids)
-            while len(self._kept) > 1 and sum(map(_num_patches, self._kept)) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(grids)
-        return self._kept[grids]
+        return self._kept.get(grids, self._make)
 
     def _make(self, grids: Grids) -> dict[str, torch.Tensor]:
         tower, grid = self._tower, torch.tensor(grids)
@@ -54,10 +49,6 @@ class GridArguments:
         if hasattr(tower, "num_grid_per_side"):  # Qwen3-VL
             made |= _interpolation(tower, grid, merge)
         return on_host | {name: upload(tensor, self._device) for name, tensor in made.items()}
-
-
-def _num_patches(grids: Grids) -> int:
-    return sum(t * h * w for t, h, w in grids)
 
 
 def _interpolation(tower: Any, grid: torch.Tensor, merge: int) -> dict[str, torch.Tensor]:

@@ -6,13 +6,13 @@ out states on the way, so only their blocks are fused (tower_blocks.py).
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tte_runtime.models.recent import Recent
 from tte_runtime.models.tower_blocks import affine, read_block
 from tte_runtime.ops import TorchOps
 from tte_runtime.ops.rows.tower import RowTower, Tower
@@ -36,29 +36,24 @@ class WholeTower(torch.nn.Module):
         super().__init__()
         self.fused, self.config = fused, config
         self._frequencies, self._merge = frequencies, config.spatial_merge_size
-        self._turns: OrderedDict[tuple[int, int], Turns] = OrderedDict()
+        self._turns: Recent[tuple[int, int], Turns] = Recent(ANGLES, lambda turn: turn[0].size)
 
     def forward(self, patches: torch.Tensor, grid_thw: torch.Tensor) -> torch.Tensor:
         """float32 [N, I], int [S, 3] -> [N / merge**2, O]."""
         frames = [(h, w) for t, h, w in grid_thw.tolist() for _ in range(t)]
-        turns = [self._turn(*frame) for frame in frames]
+        turns = [self._turns.get(frame, self._turn) for frame in frames]
         cos, sin = turns[0] if len(turns) == 1 else (np.concatenate(part) for part in zip(*turns, strict=True))
         bounds = np.cumsum([0, *(h * w for h, w in frames)])
         return self.fused.forward(patches, cos, sin, bounds)
 
-    def _turn(self, height: int, width: int) -> Turns:
-        """Cosines and sines [h * w, D / 2] of a frame's patches, in the order of merged ones; kept by its size."""
-        if (height, width) not in self._turns:
-            merge = self._merge
-            shape = (height // merge, merge, width // merge, merge)
-            places = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-            angles = [place.reshape(shape).transpose(1, 2).flatten()[:, None] * self._frequencies for place in places]
-            turned = torch.cat(angles, dim=1)
-            self._turns[height, width] = turned.cos().numpy(), turned.sin().numpy()
-            while len(self._turns) > 1 and sum(cos.size for cos, _ in self._turns.values()) > ANGLES:
-                self._turns.popitem(last=False)
-        self._turns.move_to_end((height, width))
-        return self._turns[height, width]
+    def _turn(self, frame: tuple[int, int]) -> Turns:
+        """Cosines and sines [h * w, D / 2] of a frame's patches, in the order of merged ones."""
+        (height, width), merge = frame, self._merge
+        shape = (height // merge, merge, width // merge, merge)
+        places = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        angles = [place.reshape(shape).transpose(1, 2).flatten()[:, None] * self._frequencies for place in places]
+        turned = torch.cat(angles, dim=1)
+        return turned.cos().numpy(), turned.sin().numpy()
 
 
 def fuse_tower(tower: Any, ops: TorchOps) -> WholeTower | None:
